@@ -1,0 +1,2 @@
+//! The `defrost` program.
+fn main() {}
