@@ -16,9 +16,11 @@ impl HostTensor {
     pub fn new(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Result<Self, ShapeError> {
         let shape = shape.into();
         let (want, got) = (shape.iter().product(), data.len());
-        ArcArray::from_shape_vec(IxDyn(&shape), data)
-            .map(Self)
-            .map_err(|_| ShapeError::Length { what: "host tensor", want, got })
+        ArcArray::from_shape_vec(IxDyn(&shape), data).map(Self).map_err(|_| ShapeError::Length {
+            what: "host tensor",
+            want,
+            got,
+        })
     }
 
     /// An array of `shape` in which every element is `value`.
@@ -69,10 +71,11 @@ impl HostTensor {
     pub fn reshape(self, shape: impl Into<Vec<usize>>) -> Result<Self, ShapeError> {
         let shape = shape.into();
         let (want, got) = (shape.iter().product(), self.len());
-        self.0
-            .into_shape_with_order(IxDyn(&shape))
-            .map(Self)
-            .map_err(|_| ShapeError::Length { what: "reshaped tensor", want, got })
+        self.0.into_shape_with_order(IxDyn(&shape)).map(Self).map_err(|_| ShapeError::Length {
+            what: "reshaped tensor",
+            want,
+            got,
+        })
     }
 
     /// The axes reordered: axis `i` of the result is axis `order[i]` of `self`.

@@ -1,0 +1,298 @@
+//! The trait that a backend implements.
+
+use crate::Shape4;
+use crate::call::*;
+
+/// What a buffer holds, so that a backend can store it as suits it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Layout {
+    /// An activation, `[n, c, h, w]` on the host.
+    Activation(Shape4),
+    /// A convolution's weights (or their gradient or optimizer state), `[out, in / groups, kh, kw]` on the host.
+    ConvWeight([usize; 4]),
+    /// Anything else, stored as it is: vectors, matrices, scalars.
+    Plain(usize),
+}
+
+impl Layout {
+    /// Elements.
+    pub fn len(&self) -> usize {
+        match *self {
+            Self::Activation(s) => s.len(),
+            Self::ConvWeight(s) => s.iter().product(),
+            Self::Plain(len) => len,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How bytes of a picture become the numbers a network was trained on: `x = byte · scale[c] + shift[c]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PixelScale {
+    /// Factor a channel of the network's input.
+    pub scale: Vec<f32>,
+    /// Summand a channel of the network's input.
+    pub shift: Vec<f32>,
+    /// Whether the network takes the channels in reverse order (Caffe's BGR).
+    pub reversed: bool,
+}
+
+/// Why a kernel failed. Anything that can be known before a step (shapes, lengths) is checked above this line.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// The device has no room.
+    #[error("the {device} has no room for {bytes} more bytes: a smaller batch, image or network needs less")]
+    OutOfMemory {
+        /// The device's name.
+        device: String,
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// The device is gone: a driver reset, an unplugged card.
+    #[error("the {device} was lost ({reason}): resume from the last checkpoint")]
+    DeviceLost {
+        /// The device's name.
+        device: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// The backend cannot do this, and said so in [`Kernels::supports`].
+    #[error("the {device} cannot run {what}")]
+    Unsupported {
+        /// The device's name.
+        device: String,
+        /// What was asked.
+        what: String,
+    },
+}
+
+/// The kernels of a backend over its own buffers.
+///
+/// The decision that shapes this trait: forward and backward are *separate, explicit* methods over buffers that the
+/// caller owns. There is no tape and nothing is allocated in a step, so a planner can leave out whatever a frozen
+/// network does not need, reuse buffers by lifetime, and fuse. Nothing broadcasts; every operand has exactly the
+/// length its call's shape says (a wrong length is a bug and may panic). Each method takes one [call struct](crate::call);
+/// its documentation is the method's contract. Operands that are written never overlap ones that are read.
+///
+/// Buffers hold f32 or whatever the backend stores in their place. An implementation must give the same bits for the
+/// same input, whatever the number of threads.
+pub trait Kernels {
+    /// A buffer on the device.
+    type Buf;
+
+    /// The device in words, as in "cpu (2 threads, AVX-512)".
+    fn device(&self) -> String;
+
+    /// Whether the backend can run a call of this kind and shape; planners ask before the first step.
+    fn supports(&self, call: &Call<Layout, Layout>) -> bool {
+        let _ = call;
+        true
+    }
+
+    /// A buffer for `layout`, zeroed.
+    ///
+    /// # Errors
+    /// [`KernelError::OutOfMemory`].
+    fn alloc(&self, layout: Layout) -> Result<Self::Buf, KernelError>;
+
+    /// Writes `host` (row-major, in the layout's host order) into `dst`.
+    ///
+    /// # Errors
+    /// [`KernelError::DeviceLost`].
+    fn upload(&self, layout: Layout, host: &[f32], dst: &mut Self::Buf) -> Result<(), KernelError>;
+
+    /// Writes pictures (`n, h, w, c` bytes) into an activation of `shape`.
+    ///
+    /// # Errors
+    /// [`KernelError::DeviceLost`].
+    fn upload_pixels(
+        &self,
+        shape: Shape4,
+        pixels: &[u8],
+        scale: &PixelScale,
+        dst: &mut Self::Buf,
+    ) -> Result<(), KernelError>;
+
+    /// Reads `src` into `host`, row-major in the layout's host order; waits for the work that writes it.
+    ///
+    /// # Errors
+    /// [`KernelError::DeviceLost`].
+    fn download(&self, layout: Layout, src: &Self::Buf, host: &mut [f32]) -> Result<(), KernelError>;
+
+    /// Sets the first `len` elements to `value`.
+    ///
+    /// # Errors
+    /// [`KernelError::DeviceLost`].
+    fn fill(&self, len: usize, value: f32, dst: &mut Self::Buf) -> Result<(), KernelError>;
+
+    /// Waits until all work given so far is done.
+    ///
+    /// # Errors
+    /// [`KernelError::DeviceLost`].
+    fn synchronize(&self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    /// See [`Conv2d`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn conv2d(&self, call: Conv2d<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Conv2dGradInput`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn conv2d_grad_input(&self, call: Conv2dGradInput<&Self::Buf, &mut Self::Buf>)
+    -> Result<(), KernelError>;
+
+    /// See [`Conv2dGradWeight`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn conv2d_grad_weight(
+        &self,
+        call: Conv2dGradWeight<&Self::Buf, &mut Self::Buf>,
+    ) -> Result<(), KernelError>;
+
+    /// See [`NormTrain`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn norm_train(&self, call: NormTrain<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`NormTrainGrad`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn norm_train_grad(&self, call: NormTrainGrad<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`NormEval`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn norm_eval(&self, call: NormEval<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`NormEvalGrad`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn norm_eval_grad(&self, call: NormEvalGrad<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`FoldNorm`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn fold_norm(&self, call: FoldNorm<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Activate`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn activate(&self, call: Activate<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`ActivateGrad`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn activate_grad(&self, call: ActivateGrad<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Add`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn add(&self, call: Add<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Copy`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn copy(&self, call: Copy<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`MaxPool`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn max_pool(&self, call: MaxPool<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`MaxPoolGrad`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn max_pool_grad(&self, call: MaxPoolGrad<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`AvgPool`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn avg_pool(&self, call: AvgPool<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`AvgPoolGrad`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn avg_pool_grad(&self, call: AvgPoolGrad<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Gemm`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn gemm(&self, call: Gemm<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`ChannelSum`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn channel_sum(&self, call: ChannelSum<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Flatten`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn flatten(&self, call: Flatten<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Unflatten`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn unflatten(&self, call: Unflatten<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Dropout`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn dropout(&self, call: Dropout<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`SoftmaxCrossEntropy`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn softmax_cross_entropy(
+        &self,
+        call: SoftmaxCrossEntropy<&Self::Buf, &mut Self::Buf>,
+    ) -> Result<(), KernelError>;
+
+    /// See [`Sgd`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn sgd(&self, call: Sgd<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Adam`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn adam(&self, call: Adam<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`SumSquares`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn sum_squares(&self, call: SumSquares<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+}
