@@ -1,0 +1,199 @@
+//! Files that are there whole or not at all.
+//!
+//! The bytes go to a temporary file in the target's folder, are flushed to the disk, take the target's name by a rename,
+//! and the folder is flushed too. Whoever reads the target, at any time and after any crash, finds the old file or the
+//! new one. On a full disk the writer is run to its end against nothing, so that the error can say how much was needed.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Replaces the file at `path` by what `fill` writes. A link at `path` stays, and the file it points to is replaced.
+///
+/// # Errors
+/// [`Error::NoSpace`] on a full disk or quota, [`Error::Io`] for every other failure, both inside [`Error::File`]. In
+/// either case the old file is as it was and the temporary file is gone.
+pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let path = path.as_ref();
+    replace(path, |file| file, fill).map_err(|e| e.at(path))
+}
+
+/// Replaces the file at `path` by `bytes`.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    write(path, |w| w.write_all(bytes))
+}
+
+/// [`write`], with the file seen through `wrap` so that a test can make it fail.
+fn replace<'f, W: Write>(
+    path: &Path,
+    wrap: impl FnOnce(File) -> W + 'f,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let io = |action| move |source| Error::Io { action, source };
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = match target.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // What a plain `open` would give, instead of the private mode of temporary files; an old file's mode is kept.
+        let mode = fs::metadata(&target).map_or(0o666, |m| m.permissions().mode() & 0o7777);
+        builder.permissions(fs::Permissions::from_mode(mode));
+    }
+    let (file, temporary) = builder.tempfile_in(&folder).map_err(io("create a file beside it"))?.into_parts();
+    let handle = file.try_clone().map_err(io("open the new file twice"))?;
+
+    let mut sink = BufWriter::with_capacity(1 << 20, Counted { inner: wrap(file), written: 0, full: false });
+    let filled = fill(&mut sink).and_then(|()| sink.flush());
+    let (sink, _) = sink.into_parts();
+    if sink.full {
+        return Err(Error::NoSpace { needed: sink.written });
+    }
+    filled.map_err(io("write the file"))?;
+    handle.sync_all().map_err(full_or("flush the file to the disk", sink.written))?;
+    drop((sink, handle));
+    temporary.persist(&target).map_err(|e| io("put the new file in place")(e.error))?;
+    // Not every file system can flush a folder; the file itself is safe on the disk either way.
+    #[cfg(unix)]
+    if let Ok(dir) = File::open(&folder) {
+        let _ = dir.sync_all();
+    }
+    Ok(())
+}
+
+/// Whether the system says that there is no room.
+fn is_full(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+fn full_or(action: &'static str, needed: u64) -> impl FnOnce(io::Error) -> Error {
+    move |source| if is_full(&source) { Error::NoSpace { needed } } else { Error::Io { action, source } }
+}
+
+/// Counts what is written, and goes on counting where the disk is full.
+struct Counted<W> {
+    inner: W,
+    written: u64,
+    full: bool,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = if self.full {
+            bytes.len()
+        } else {
+            match self.inner.write(bytes) {
+                Err(e) if is_full(&e) => {
+                    self.full = true;
+                    bytes.len()
+                }
+                other => other?,
+            }
+        };
+        self.written += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.full { Ok(()) } else { self.inner.flush() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with room for `left` more bytes.
+    struct SmallDisk {
+        file: File,
+        left: usize,
+    }
+
+    impl Write for SmallDisk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.left == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let n = self.file.write(&bytes[..bytes.len().min(self.left)])?;
+            self.left -= n;
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.file.flush()
+        }
+    }
+
+    fn entries(dir: &Path) -> usize {
+        fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn writes_and_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        write_bytes(&path, b"one").unwrap();
+        write(&path, |w| w.write_all(b"two, longer")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two, longer");
+        assert_eq!(entries(dir.path()), 1);
+    }
+
+    #[test]
+    fn a_full_disk_keeps_the_old_file_and_says_what_was_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.safetensors");
+        write_bytes(&path, b"old").unwrap();
+        let small = |file| SmallDisk { file, left: 1000 };
+        let error =
+            replace(&path, small, |w| (0..50).try_for_each(|_| w.write_all(&[7; 100_000]))).unwrap_err();
+        assert!(matches!(error, Error::NoSpace { needed: 5_000_000 }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(entries(dir.path()), 1, "the temporary file must be gone");
+    }
+
+    #[test]
+    fn a_writer_that_fails_keeps_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.json");
+        write_bytes(&path, b"old").unwrap();
+        let error = write(&path, |w| {
+            w.write_all(b"half of it")?;
+            Err(io::Error::other("broken"))
+        });
+        assert!(error.unwrap_err().to_string().contains("broken"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(entries(dir.path()), 1);
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nowhere").join("x.json");
+        let error = write_bytes(&path, b"x").unwrap_err().to_string();
+        assert!(error.contains("nowhere"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        write_bytes(&real, b"1").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        write_bytes(&link, b"2").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&real).unwrap(), b"2");
+    }
+}
