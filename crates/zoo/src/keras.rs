@@ -128,25 +128,26 @@ pub fn resnet50_name(keras: &str) -> Option<String> {
         "predictions" | "probs" | "fc1000" => "fc".into(),
         _ => {
             let early = layer.strip_prefix("res").map(|r| (r, false));
-            let (stage, block, part, norm) = match early.or_else(|| layer.strip_prefix("bn").map(|r| (r, true))) {
-                Some((rest, norm)) => {
-                    let (place, branch) = rest.split_once("_branch")?;
-                    let (stage, letter) = place.split_at_checked(1)?;
-                    let part = ["1", "2a", "2b", "2c"].iter().position(|b| *b == branch)?;
-                    let letter = <[u8; 1]>::try_from(letter.as_bytes()).ok()?[0];
-                    let block = usize::from(letter.checked_sub(b'a')?) + 1;
-                    (number(stage, 2..=5)?, block, part, norm)
-                }
-                None => {
-                    let (stage, rest) = layer.strip_prefix("conv")?.split_once("_block")?;
-                    let mut rest = rest.split('_');
-                    let (block, part, kind) = (rest.next()?, rest.next()?, rest.next()?);
-                    if rest.next().is_some() || !matches!(kind, "conv" | "bn") {
-                        return None;
+            let (stage, block, part, norm) =
+                match early.or_else(|| layer.strip_prefix("bn").map(|r| (r, true))) {
+                    Some((rest, norm)) => {
+                        let (place, branch) = rest.split_once("_branch")?;
+                        let (stage, letter) = place.split_at_checked(1)?;
+                        let part = ["1", "2a", "2b", "2c"].iter().position(|b| *b == branch)?;
+                        let letter = <[u8; 1]>::try_from(letter.as_bytes()).ok()?[0];
+                        let block = usize::from(letter.checked_sub(b'a')?) + 1;
+                        (number(stage, 2..=5)?, block, part, norm)
                     }
-                    (number(stage, 2..=5)?, number(block, 1..=6)?, number(part, 0..=3)?, kind == "bn")
-                }
-            };
+                    None => {
+                        let (stage, rest) = layer.strip_prefix("conv")?.split_once("_block")?;
+                        let mut rest = rest.split('_');
+                        let (block, part, kind) = (rest.next()?, rest.next()?, rest.next()?);
+                        if rest.next().is_some() || !matches!(kind, "conv" | "bn") {
+                            return None;
+                        }
+                        (number(stage, 2..=5)?, number(block, 1..=6)?, number(part, 0..=3)?, kind == "bn")
+                    }
+                };
             if block > BLOCKS[stage - 2] || (part == 0 && block != 1) {
                 return None;
             }
@@ -233,7 +234,9 @@ mod tests {
                 ("predictions/bias", "classifier.1.bias"),
             ],
         );
-        for other in ["block_17_expand/kernel", "block_0_expand/kernel", "dense/kernel", "block_01_expand/kernel"] {
+        for other in
+            ["block_17_expand/kernel", "block_0_expand/kernel", "dense/kernel", "block_01_expand/kernel"]
+        {
             assert_eq!(mobilenet_v2_name(other), None, "{other}");
         }
     }
@@ -271,7 +274,12 @@ mod tests {
                 ("predictions/kernel", "fc.weight"),
             ],
         );
-        for other in ["conv2_block4_1_conv/kernel", "conv2_block2_0_conv/kernel", "res5d_branch2a/kernel", "conv2_block1_out"] {
+        for other in [
+            "conv2_block4_1_conv/kernel",
+            "conv2_block2_0_conv/kernel",
+            "res5d_branch2a/kernel",
+            "conv2_block1_out",
+        ] {
             assert_eq!(resnet50_name(other), None, "{other}");
         }
     }
@@ -294,7 +302,10 @@ mod tests {
         // Input (c, h, w) = (5, 1, 0) was row (h * 2 + w) * 512 + c.
         assert_eq!(flat.view()[[2, (5 * 2 + 1) * 2]], ((2 * 512 + 5) * 3 + 2) as f32);
 
-        let all = [("block_1_depthwise/kernel".to_owned(), count(&[3, 3, 4, 1])), ("dense/bias".to_owned(), count(&[2]))];
+        let all = [
+            ("block_1_depthwise/kernel".to_owned(), count(&[3, 3, 4, 1])),
+            ("dense/bias".to_owned(), count(&[2])),
+        ];
         let all = to_torchvision("mobilenet_v2", all).unwrap();
         assert_eq!(all[0].1.shape(), [4, 1, 3, 3]);
         assert_eq!(all[0].1.view()[[2, 0, 1, 1]], (4 * 4 + 2) as f32);
