@@ -1,1 +1,15 @@
-//! (being written)
+//! The interpreter of plans, and the one place where a backend's type is erased.
+//!
+//! The decision that shapes this crate: **generics below this line, `dyn` above it.** A backend is a type that
+//! implements [`Kernels`](defrost_tensor::Kernels); [`Interpreter`] turns any such type into a [`Session`], one virtual
+//! call a step and none an op. Trainers and programs see [`Engine`] and [`Session`] only and carry no type parameter.
+
+mod compiled;
+mod error;
+mod interpreter;
+mod session;
+
+pub use defrost_plan::{Options, Plan};
+pub use error::ExecError;
+pub use interpreter::Interpreter;
+pub use session::{Engine, Images, Phase, Rate, Rule, Session, StepOutput, TrainBatch};

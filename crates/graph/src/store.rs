@@ -23,6 +23,11 @@ impl ParamStore {
         Self::build(graph, |param| initial(param, seed))
     }
 
+    /// Zeros for every parameter.
+    pub fn zeros(graph: &Graph) -> Self {
+        Self::build(graph, |param| HostTensor::zeros(param.shape.clone()))
+    }
+
     fn build(graph: &Graph, mut value: impl FnMut(&Param) -> HostTensor) -> Self {
         let names: Vec<_> = graph.params().iter().map(|p| p.name.clone()).collect();
         let index = names.iter().cloned().enumerate().map(|(i, n)| (n, i)).collect();

@@ -76,8 +76,9 @@ pub enum KernelError {
 ///
 /// The decision that shapes this trait: forward and backward are *separate, explicit* methods over buffers that the
 /// caller owns. There is no tape and nothing is allocated in a step, so a planner can leave out whatever a frozen
-/// network does not need, reuse buffers by lifetime, and fuse. Nothing broadcasts; every operand has exactly the
-/// length its call's shape says (a wrong length is a bug and may panic). Each method takes one [call struct](crate::call);
+/// network does not need, reuse buffers by lifetime, and fuse. Nothing broadcasts; every operand is *at least* as long
+/// as its call's shape says (buffers are shared by lifetime, so one may be longer; the rest of it is not touched; a
+/// shorter one is a bug and may panic). Each method takes one [call struct](crate::call);
 /// its documentation is the method's contract. Operands that are written never overlap ones that are read.
 ///
 /// Buffers hold f32 or whatever the backend stores in their place. An implementation must give the same bits for the

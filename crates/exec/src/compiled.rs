@@ -1,0 +1,89 @@
+//! A plan with its operands resolved to places, ready to run again and again.
+
+use std::collections::HashMap;
+
+use defrost_graph::{Instruction, Origin, Value};
+use defrost_plan::Plan;
+use defrost_tensor::{Call, KernelError, Kernels, Layout};
+
+/// Where an operand's buffer is kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    /// A parameter, by its id.
+    Param(usize),
+    /// A parameter's gradient, by its id.
+    Grad(usize),
+    /// A slot shared by all plans of the session.
+    Slot(usize),
+    /// A buffer of this plan.
+    Own(usize),
+}
+
+/// A plan over places.
+pub(crate) struct Compiled<B> {
+    pub(crate) plan: Plan,
+    pub(crate) setup: Vec<Call<Place, Place>>,
+    pub(crate) prefix: Vec<Call<Place, Place>>,
+    pub(crate) suffix: Vec<Call<Place, Place>>,
+    /// Buffers of this plan: the batch, the cut, the output, folded weights.
+    pub(crate) own: Vec<Option<B>>,
+    places: HashMap<Value, Place>,
+    by_origin: HashMap<Origin, Place>,
+    /// The weights that the folded copies were made of, by the session's count of changes.
+    pub(crate) folded_at: Option<u64>,
+}
+
+impl<B> Compiled<B> {
+    /// Resolves `plan`, allocating what it keeps to itself.
+    pub(crate) fn new<K: Kernels<Buf = B>>(kernels: &K, plan: Plan) -> Result<Self, KernelError> {
+        // Large slots first, so that the plans of one session share large buffers with large ones.
+        let mut rank: Vec<_> = (0..plan.slots.lens.len()).collect();
+        rank.sort_by_key(|&s| std::cmp::Reverse(plan.slots.lens[s]));
+        let mut place_of_slot = vec![0; rank.len()];
+        rank.iter().enumerate().for_each(|(place, &slot)| place_of_slot[slot] = place);
+
+        let (mut own, mut places, mut by_origin) = (Vec::new(), HashMap::new(), HashMap::new());
+        for (value, info) in plan.values.iter() {
+            let place = match (info.origin, plan.slots.of[value.index()]) {
+                (Origin::Param(id), _) => Place::Param(id.index()),
+                (Origin::ParamGrad(id), _) => Place::Grad(id.index()),
+                (_, Some(slot)) => Place::Slot(place_of_slot[slot]),
+                (origin, None) => {
+                    let used = !origin.is_transient() || value == plan.cut_value || value == plan.output;
+                    if !used {
+                        continue; // Fused away.
+                    }
+                    own.push(Some(kernels.alloc(info.layout)?));
+                    Place::Own(own.len() - 1)
+                }
+            };
+            places.insert(value, place);
+            if !info.origin.is_transient() {
+                by_origin.insert(info.origin, place);
+            }
+        }
+        let resolve = |part: &[Instruction]| {
+            let place = |v: Value| places[&v];
+            part.iter().map(|i| i.call.map(&mut { place }, &mut { place })).collect::<Vec<_>>()
+        };
+        let (setup, prefix, suffix) = (resolve(&plan.setup), resolve(&plan.prefix), resolve(&plan.suffix));
+        Ok(Self { setup, prefix, suffix, own, by_origin, folded_at: None, places, plan })
+    }
+
+    /// Elements that the shared slot at `place` must have.
+    pub(crate) fn slot_lens(&self) -> Vec<usize> {
+        let mut lens = self.plan.slots.lens.clone();
+        lens.sort_unstable_by(|a, b| b.cmp(a));
+        lens
+    }
+
+    /// Where the value of `origin` is, with its layout, if the plan has one.
+    pub(crate) fn find(&self, origin: Origin) -> Option<Place> {
+        self.by_origin.get(&origin).copied()
+    }
+
+    /// Where `value` is, and what it holds.
+    pub(crate) fn place(&self, value: Value) -> (Place, Layout) {
+        (self.places[&value], self.plan.values.info(value).layout)
+    }
+}

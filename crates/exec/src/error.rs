@@ -1,0 +1,41 @@
+//! What can go wrong in a session.
+
+use defrost_graph::GraphError;
+use defrost_plan::PlanError;
+use defrost_tensor::KernelError;
+
+/// Why a session could not do what it was asked.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecError {
+    /// There is no plan for it.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The device failed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The values given are another network's.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// An input of the wrong length.
+    #[error("{what}: {got} values given, a batch of {n} needs {want}")]
+    Length {
+        /// Which input.
+        what: &'static str,
+        /// Images in the batch.
+        n: usize,
+        /// Values needed.
+        want: usize,
+        /// Values given.
+        got: usize,
+    },
+    /// A training call before [`Session::begin`](crate::Session::begin).
+    #[error("no phase has begun: say what trains first")]
+    NoPhase,
+    /// Optimizer state under a name that is no parameter with a known ending.
+    #[error("`{name}` is no optimizer state of this network")]
+    OptimizerState {
+        /// The name.
+        name: String,
+    },
+}

@@ -1,0 +1,463 @@
+//! The interpreter: plans over any [`Kernels`], behind the object-safe [`Session`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use defrost_graph::{Graph, NodeId, Origin, ParamId, ParamStore};
+use defrost_plan::{Options, Plan, Purpose};
+use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout, call};
+
+use crate::compiled::{Compiled, Place};
+use crate::{ExecError, Images, Phase, Rate, Rule, Session, StepOutput, TrainBatch};
+
+/// Which plan: batch size, and the node wanted (`None`: the current phase's training step).
+type Key = (usize, Option<NodeId>);
+
+/// Chooses a part of a plan.
+type Part<B> = fn(&Compiled<B>) -> &[Call<Place, Place>];
+
+/// What an optimizer keeps for one parameter.
+struct State<B> {
+    first: Option<B>,
+    second: Option<B>,
+    step: u32,
+}
+
+/// A network on the device of `K`: a [`Session`].
+pub struct Interpreter<K: Kernels> {
+    kernels: Arc<K>,
+    graph: Arc<Graph>,
+    params: Vec<Option<K::Buf>>,
+    grads: Vec<Option<K::Buf>>,
+    optimizer: HashMap<ParamId, State<K::Buf>>,
+    /// Buffers shared by all plans, large ones first.
+    slots: Vec<Option<K::Buf>>,
+    slot_lens: Vec<usize>,
+    phase: Option<Phase>,
+    plans: HashMap<Key, Compiled<K::Buf>>,
+    /// Counts changes of any weight; `loaded` is the count at the last change from outside.
+    version: u64,
+    loaded: u64,
+}
+
+impl<K: Kernels> Interpreter<K> {
+    /// Puts `params` on the device.
+    ///
+    /// # Errors
+    /// No room, a lost device, weights of another network.
+    pub fn new(kernels: Arc<K>, graph: Arc<Graph>, params: &ParamStore) -> Result<Self, ExecError> {
+        let alloc = |p: &defrost_graph::Param| kernels.alloc(p.layout()).map(Some);
+        let buffers = graph.params().iter().map(alloc).collect::<Result<Vec<_>, _>>()?;
+        let grads = graph.params().iter().map(|_| None).collect();
+        let mut session = Self {
+            kernels,
+            graph,
+            params: buffers,
+            grads,
+            optimizer: HashMap::new(),
+            slots: Vec::new(),
+            slot_lens: Vec::new(),
+            phase: None,
+            plans: HashMap::new(),
+            version: 0,
+            loaded: 0,
+        };
+        session.set_params(params)?;
+        Ok(session)
+    }
+
+    /// Makes sure that the plan for `key` is there, and its folded weights up to date.
+    fn prepare(&mut self, key: Key) -> Result<(), ExecError> {
+        if !self.plans.contains_key(&key) {
+            let (n, until) = key;
+            let phase = self.phase.as_ref();
+            let plan = match until {
+                Some(until) => {
+                    let marking = phase.map(|p| p.marking.clone());
+                    let marking = marking.unwrap_or_else(|| defrost_graph::Marking::frozen(&self.graph));
+                    let options = phase.map_or_else(Options::default, |p| p.options);
+                    Plan::new(&self.graph, &marking, n, Purpose::Infer { until }, options)?
+                }
+                None => {
+                    let Phase { marking, loss, options } = phase.ok_or(ExecError::NoPhase)?;
+                    Plan::new(&self.graph, marking, n, Purpose::Train(*loss), *options)?
+                }
+            };
+            for i in plan.setup.iter().chain(plan.calls()) {
+                let layout = |v| plan.values.info(v).layout;
+                if !self.kernels.supports(&i.call.map(&mut { layout }, &mut { layout })) {
+                    let what = format!("{} of node `{}`", i.call.name(), self.graph.node(i.node).name);
+                    return Err(KernelError::Unsupported { device: self.kernels.device(), what }.into());
+                }
+            }
+            let compiled = Compiled::new(&*self.kernels, plan)?;
+            for (i, len) in compiled.slot_lens().into_iter().enumerate() {
+                if i == self.slots.len() {
+                    self.slots.push(None);
+                    self.slot_lens.push(0);
+                }
+                if self.slot_lens[i] < len {
+                    self.slots[i] = None; // Freed before the larger one is made.
+                    self.slots[i] = Some(self.kernels.alloc(Layout::Plain(len))?);
+                    self.slot_lens[i] = len;
+                }
+            }
+            self.plans.insert(key, compiled);
+        }
+        // Folded weights of a training plan are frozen ones: only a load changes them.
+        let current = if key.1.is_none() { self.loaded } else { self.version };
+        if self.plans[&key].folded_at != Some(current) {
+            self.run(key, |c| &c.setup)?;
+            self.plans.get_mut(&key).expect("inserted above").folded_at = Some(current);
+        }
+        Ok(())
+    }
+
+    /// Runs one part of a plan.
+    fn run(&mut self, key: Key, part: Part<K::Buf>) -> Result<(), ExecError> {
+        let compiled = self.plans.get_mut(&key).expect("a plan is prepared before it runs");
+        let mut own = std::mem::take(&mut compiled.own);
+        let mut store =
+            Store { params: &mut self.params, grads: &mut self.grads, slots: &mut self.slots, own: &mut own };
+        let mut result = Ok(());
+        let mut taken = Vec::new();
+        for call in part(compiled) {
+            // What is written is taken out of the store, so that the rest of it can be read.
+            call.map(&mut |_| (), &mut |place| taken.push((place, store.take(place))));
+            let mut writes = taken.iter_mut();
+            let write = &mut |_| &mut writes.next().expect("one buffer an operand").1;
+            result = call.map(&mut |place| store.get(place), write).run(&*self.kernels);
+            taken.drain(..).for_each(|(place, buf)| store.put(place, buf));
+            if result.is_err() {
+                break;
+            }
+        }
+        compiled.own = own;
+        result.map_err(ExecError::from)
+    }
+
+    fn buffer_mut(&mut self, key: Key, place: Place) -> &mut K::Buf {
+        let slot = match place {
+            Place::Own(i) => {
+                &mut self.plans.get_mut(&key).expect("a plan is prepared before it is read").own[i]
+            }
+            Place::Slot(i) => &mut self.slots[i],
+            Place::Param(i) => &mut self.params[i],
+            Place::Grad(i) => &mut self.grads[i],
+        };
+        slot.as_mut().expect("buffers are in place between calls")
+    }
+
+    /// Writes the batch's images to where the plan reads them. Returns whether the prefix is to be skipped.
+    fn feed(&mut self, key: Key, images: Images<'_>) -> Result<bool, ExecError> {
+        let n = key.0;
+        let compiled = &self.plans[&key];
+        let (place, layout) = match images {
+            Images::Features(_) => compiled.place(compiled.plan.cut_value),
+            _ => {
+                let shape = self.graph.input_shape().with_batch(n);
+                match compiled.find(Origin::Input) {
+                    Some(place) => (place, Layout::Activation(shape)),
+                    None => return Ok(false),
+                }
+            }
+        };
+        let kernels = Arc::clone(&self.kernels);
+        match images {
+            Images::Pixels(pixels, scale) => {
+                check("pixels", n, layout.len(), pixels.len())?;
+                let Layout::Activation(shape) = layout else { return Ok(false) };
+                check("pixel scale", n, shape.c, scale.scale.len().min(scale.shift.len()))?;
+                kernels.upload_pixels(shape, pixels, scale, self.buffer_mut(key, place))?;
+            }
+            Images::Array(values) | Images::Features(values) => {
+                let what = if matches!(images, Images::Array(_)) { "image values" } else { "features" };
+                check(what, n, layout.len(), values.len())?;
+                kernels.upload(layout, values, self.buffer_mut(key, place))?;
+            }
+        }
+        Ok(matches!(images, Images::Features(_)))
+    }
+
+    /// Writes `values` to the plan's `origin`, if it reads one.
+    fn upload(
+        &mut self,
+        key: Key,
+        origin: Origin,
+        what: &'static str,
+        values: &[f32],
+    ) -> Result<(), ExecError> {
+        let Some(place) = self.plans[&key].find(origin) else { return Ok(()) };
+        let len = match origin {
+            Origin::Keys => 2 * key.0,
+            _ => self.graph.classes() * key.0,
+        };
+        check(what, key.0, len, values.len())?;
+        let kernels = Arc::clone(&self.kernels);
+        Ok(kernels.upload(Layout::Plain(len), values, self.buffer_mut(key, place))?)
+    }
+
+    /// Runs the network in evaluation mode up to `until`.
+    fn evaluate(&mut self, n: usize, images: Images<'_>, until: NodeId) -> Result<Vec<f32>, ExecError> {
+        let key = (n, Some(until));
+        self.prepare(key)?;
+        self.feed(key, images)?;
+        self.run(key, |c| &c.suffix)?;
+        let (place, layout) = self.plans[&key].place(self.plans[&key].plan.output);
+        let mut host = vec![0.0; layout.len()];
+        let kernels = Arc::clone(&self.kernels);
+        kernels.download(layout, self.buffer_mut(key, place), &mut host)?;
+        Ok(host)
+    }
+
+    /// The cut of the current phase.
+    fn cut(&self) -> Result<NodeId, ExecError> {
+        let phase = self.phase.as_ref().ok_or(ExecError::NoPhase)?;
+        Ok(defrost_plan::cut(&self.graph, &defrost_plan::is_fixed(&self.graph, &phase.marking)))
+    }
+}
+
+impl<K: Kernels> Session for Interpreter<K> {
+    fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
+    fn begin(&mut self, phase: Phase) -> Result<(), ExecError> {
+        self.plans.clear();
+        for (i, grad) in self.grads.iter_mut().enumerate() {
+            let id = self.graph.param_ids().nth(i).expect("one gradient a parameter");
+            if !phase.marking.params.trains(id) {
+                *grad = None;
+            } else if grad.is_none() {
+                *grad = Some(self.kernels.alloc(self.graph.param(id).layout())?);
+            }
+        }
+        self.phase = Some(phase);
+        self.zero_grads()
+    }
+
+    fn plan(&mut self, n: usize) -> Result<&Plan, ExecError> {
+        self.prepare((n, None))?;
+        Ok(&self.plans[&(n, None)].plan)
+    }
+
+    fn forward_backward(&mut self, batch: &TrainBatch<'_>) -> Result<StepOutput, ExecError> {
+        let key = (batch.n, None);
+        self.prepare(key)?;
+        let skip = self.feed(key, batch.images)?;
+        self.upload(key, Origin::Targets, "targets", batch.targets)?;
+        self.upload(key, Origin::Keys, "dropout keys", batch.keys)?;
+        if !skip {
+            self.run(key, |c| &c.prefix)?;
+        }
+        self.run(key, |c| &c.suffix)?;
+        let place = self.plans[&key].find(Origin::Stats).expect("a training plan has a loss");
+        let mut stats = [0.0; 2];
+        let kernels = Arc::clone(&self.kernels);
+        kernels.download(Layout::Plain(2), self.buffer_mut(key, place), &mut stats)?;
+        Ok(StepOutput { loss: f64::from(stats[0]), hits: stats[1] as usize })
+    }
+
+    fn grad_norm(&mut self) -> Result<f64, ExecError> {
+        let mut sum = self.kernels.alloc(Layout::Plain(1))?;
+        for (grad, param) in self.grads.iter().zip(self.graph.params()) {
+            if let Some(x) = grad {
+                let call = call::SumSquares { len: param.len(), accumulate: true, x, sum: &mut sum };
+                self.kernels.sum_squares(call)?;
+            }
+        }
+        let mut host = [0.0];
+        self.kernels.download(Layout::Plain(1), &sum, &mut host)?;
+        Ok(f64::from(host[0]).sqrt())
+    }
+
+    fn apply(&mut self, rule: Rule, rates: &[Rate]) -> Result<(), ExecError> {
+        for &Rate { param: id, lr, weight_decay } in rates {
+            let layout = self.graph.param(id).layout();
+            let Some(grad) = &self.grads[id.index()] else { continue };
+            let state = self.optimizer.entry(id).or_insert(State { first: None, second: None, step: 0 });
+            state.step += 1;
+            for buffer in [&mut state.first, &mut state.second].into_iter().take(rule.state()) {
+                if buffer.is_none() {
+                    *buffer = Some(self.kernels.alloc(layout)?);
+                }
+            }
+            let (len, param) =
+                (layout.len(), self.params[id.index()].as_mut().expect("parameters are in place"));
+            match rule {
+                Rule::Sgd { momentum, nesterov } => {
+                    let velocity = if momentum == 0.0 { None } else { state.first.as_mut() };
+                    self.kernels.sgd(call::Sgd {
+                        len,
+                        lr,
+                        momentum,
+                        weight_decay,
+                        nesterov,
+                        grad,
+                        param,
+                        velocity,
+                    })?;
+                }
+                Rule::Adam { beta1, beta2, eps, decoupled } => {
+                    let (Some(first), Some(second)) = (&mut state.first, &mut state.second) else { continue };
+                    let step = state.step;
+                    let call = call::Adam {
+                        len,
+                        lr,
+                        beta1,
+                        beta2,
+                        eps,
+                        weight_decay,
+                        decoupled,
+                        step,
+                        grad,
+                        param,
+                        first,
+                        second,
+                    };
+                    self.kernels.adam(call)?;
+                }
+            }
+        }
+        self.version += 1;
+        if self.phase.as_ref().is_some_and(|p| p.options.accumulate) { self.zero_grads() } else { Ok(()) }
+    }
+
+    fn infer(&mut self, n: usize, images: Images<'_>) -> Result<Vec<f32>, ExecError> {
+        self.evaluate(n, images, self.graph.output())
+    }
+
+    fn features(&mut self, n: usize, images: Images<'_>) -> Result<Vec<f32>, ExecError> {
+        let cut = self.cut()?;
+        self.evaluate(n, images, cut)
+    }
+
+    fn params(&self) -> Result<ParamStore, ExecError> {
+        let mut store = ParamStore::zeros(&self.graph);
+        for (param, buffer) in self.graph.params().iter().zip(&self.params) {
+            store.set(&param.name, self.read(param, buffer)?)?;
+        }
+        Ok(store)
+    }
+
+    fn set_params(&mut self, params: &ParamStore) -> Result<(), ExecError> {
+        for (param, buffer) in self.graph.params().iter().zip(&mut self.params) {
+            let value = params
+                .get(&param.name)
+                .ok_or_else(|| defrost_graph::GraphError::NoSuchParam { name: param.name.clone() })?;
+            check("parameter", 1, param.len(), value.len())?;
+            let buffer = buffer.as_mut().expect("parameters are in place");
+            self.kernels.upload(param.layout(), value.data(), buffer)?;
+        }
+        self.version += 1;
+        self.loaded = self.version;
+        Ok(())
+    }
+
+    fn grads(&self) -> Result<Vec<(String, HostTensor)>, ExecError> {
+        let trained = self.graph.params().iter().zip(&self.grads).filter(|(_, g)| g.is_some());
+        trained.map(|(p, g)| Ok((p.name.clone(), self.read(p, g)?))).collect()
+    }
+
+    fn optimizer(&self) -> Result<Vec<(String, HostTensor)>, ExecError> {
+        let mut out = Vec::new();
+        for id in self.graph.param_ids() {
+            let (Some(state), param) = (self.optimizer.get(&id), self.graph.param(id)) else { continue };
+            for (ending, buffer) in [(FIRST, &state.first), (SECOND, &state.second)] {
+                if buffer.is_some() {
+                    out.push((format!("{}{ending}", param.name), self.read(param, buffer)?));
+                }
+            }
+            out.push((format!("{}{STEP}", param.name), HostTensor::vector(vec![state.step as f32])));
+        }
+        Ok(out)
+    }
+
+    fn set_optimizer(&mut self, state: &[(String, HostTensor)]) -> Result<(), ExecError> {
+        self.optimizer.clear();
+        for (name, value) in state {
+            let unknown = || ExecError::OptimizerState { name: name.clone() };
+            let (param, ending) = name.rsplit_once('.').ok_or_else(unknown)?;
+            let id = self.graph.find_param(param).ok_or_else(unknown)?;
+            let layout = self.graph.param(id).layout();
+            let entry = self.optimizer.entry(id).or_insert(State { first: None, second: None, step: 0 });
+            let buffer = match format!(".{ending}").as_str() {
+                FIRST => &mut entry.first,
+                SECOND => &mut entry.second,
+                STEP => {
+                    entry.step = value.data().first().copied().ok_or_else(unknown)? as u32;
+                    continue;
+                }
+                _ => return Err(unknown()),
+            };
+            check("optimizer state", 1, layout.len(), value.len())?;
+            let mut on_device = self.kernels.alloc(layout)?;
+            self.kernels.upload(layout, value.data(), &mut on_device)?;
+            *buffer = Some(on_device);
+        }
+        Ok(())
+    }
+}
+
+const FIRST: &str = ".first";
+const SECOND: &str = ".second";
+const STEP: &str = ".step";
+
+impl<K: Kernels> Interpreter<K> {
+    fn zero_grads(&mut self) -> Result<(), ExecError> {
+        for (grad, param) in self.grads.iter_mut().zip(self.graph.params()) {
+            if let Some(grad) = grad {
+                self.kernels.fill(param.len(), 0.0, grad)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, param: &defrost_graph::Param, buffer: &Option<K::Buf>) -> Result<HostTensor, ExecError> {
+        let mut host = vec![0.0; param.len()];
+        let buffer = buffer.as_ref().expect("buffers are in place between calls");
+        self.kernels.download(param.layout(), buffer, &mut host)?;
+        Ok(HostTensor::new(param.shape.clone(), host).expect("as many values as the parameter has"))
+    }
+}
+
+/// All buffers a call may name.
+struct Store<'a, B> {
+    params: &'a mut [Option<B>],
+    grads: &'a mut [Option<B>],
+    slots: &'a mut [Option<B>],
+    own: &'a mut [Option<B>],
+}
+
+impl<B> Store<'_, B> {
+    fn slot(&mut self, place: Place) -> &mut Option<B> {
+        match place {
+            Place::Param(i) => &mut self.params[i],
+            Place::Grad(i) => &mut self.grads[i],
+            Place::Slot(i) => &mut self.slots[i],
+            Place::Own(i) => &mut self.own[i],
+        }
+    }
+
+    fn take(&mut self, place: Place) -> B {
+        self.slot(place).take().expect("a call writes each buffer once and reads none that it writes")
+    }
+
+    fn put(&mut self, place: Place, buffer: B) {
+        *self.slot(place) = Some(buffer);
+    }
+
+    fn get(&self, place: Place) -> &B {
+        let slot = match place {
+            Place::Param(i) => &self.params[i],
+            Place::Grad(i) => &self.grads[i],
+            Place::Slot(i) => &self.slots[i],
+            Place::Own(i) => &self.own[i],
+        };
+        slot.as_ref().expect("a call reads no buffer that it writes")
+    }
+}
+
+fn check(what: &'static str, n: usize, want: usize, got: usize) -> Result<(), ExecError> {
+    if want == got { Ok(()) } else { Err(ExecError::Length { what, n, want, got }) }
+}

@@ -1,0 +1,200 @@
+//! What a trainer sees of a backend: an [`Engine`] opens a network, a [`Session`] trains and runs it.
+
+use std::sync::Arc;
+
+use defrost_graph::{Graph, Loss, Marking, ParamId, ParamStore};
+use defrost_plan::{Options, Plan};
+use defrost_tensor::{HostTensor, PixelScale};
+
+use crate::ExecError;
+
+/// A backend on one device.
+pub trait Engine: Send + Sync {
+    /// The device in words, as in "cpu (2 threads, AVX-512)".
+    fn device(&self) -> String;
+
+    /// Puts a network with these weights on the device.
+    ///
+    /// # Errors
+    /// No room, a lost device.
+    fn open(&self, graph: Arc<Graph>, params: &ParamStore) -> Result<Box<dyn Session>, ExecError>;
+}
+
+/// The pictures of a batch.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Images<'a> {
+    /// `n, h, w, c` bytes and how they become numbers.
+    Pixels(&'a [u8], &'a PixelScale),
+    /// `n, c, h, w` numbers, already preprocessed.
+    Array(&'a [f32]),
+    /// What [`Session::features`] gave for these images, in its order: the prefix is skipped.
+    Features(&'a [f32]),
+}
+
+/// A training batch.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainBatch<'a> {
+    /// Images.
+    pub n: usize,
+    /// The images.
+    pub images: Images<'a>,
+    /// `[n, classes]`: see [`defrost_tensor::call::SoftmaxCrossEntropy`]. The loss is the sum over rows, so a mean has
+    /// its division in here.
+    pub targets: &'a [f32],
+    /// `[n, 2]` whole numbers below 2²⁴ for dropout, from (seed, epoch, sample).
+    pub keys: &'a [f32],
+}
+
+/// What a step reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepOutput {
+    /// The loss, summed over the batch's rows of targets.
+    pub loss: f64,
+    /// Rows whose largest logit is where their target is largest.
+    pub hits: usize,
+}
+
+/// What a phase trains, on what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Phase {
+    /// What trains and what batch normalisation does.
+    pub marking: Marking,
+    /// The loss.
+    pub loss: Loss,
+    /// The planner's optional passes.
+    pub options: Options,
+}
+
+/// The update rule of an optimizer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Rule {
+    /// See [`defrost_tensor::call::Sgd`].
+    Sgd {
+        /// Momentum; 0 for none.
+        momentum: f32,
+        /// Nesterov's variant.
+        nesterov: bool,
+    },
+    /// See [`defrost_tensor::call::Adam`].
+    Adam {
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// Added to the root of the second moment.
+        eps: f32,
+        /// Decoupled weight decay (AdamW).
+        decoupled: bool,
+    },
+}
+
+impl Rule {
+    /// Values the rule keeps for each value it updates.
+    pub const fn state(&self) -> usize {
+        match self {
+            Self::Sgd { momentum, .. } => (*momentum != 0.0) as usize,
+            Self::Adam { .. } => 2,
+        }
+    }
+}
+
+/// The rates of one parameter in one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// Which.
+    pub param: ParamId,
+    /// Learning rate.
+    pub lr: f32,
+    /// Weight decay.
+    pub weight_decay: f32,
+}
+
+/// A network on a device. All methods wait until their results are there; a step is three calls:
+/// [`Session::forward_backward`], [`Session::reduce`], [`Session::apply`].
+pub trait Session {
+    /// The network.
+    fn graph(&self) -> &Arc<Graph>;
+
+    /// Starts a phase: what trains, on which loss. Parameters and optimizer state stay where they are.
+    ///
+    /// # Errors
+    /// A marking that leaves nothing to train.
+    fn begin(&mut self, phase: Phase) -> Result<(), ExecError>;
+
+    /// The plan of the current phase for a batch of `n`.
+    ///
+    /// # Errors
+    /// No phase, or one that cannot be planned for `n`.
+    fn plan(&mut self, n: usize) -> Result<&Plan, ExecError>;
+
+    /// Computes the loss and the gradients of what trains.
+    ///
+    /// # Errors
+    /// A batch that does not fit the network; no room; a lost device.
+    fn forward_backward(&mut self, batch: &TrainBatch<'_>) -> Result<StepOutput, ExecError>;
+
+    /// Sums the gradients over all workers. One worker has nothing to do.
+    ///
+    /// # Errors
+    /// A worker that is gone.
+    fn reduce(&mut self) -> Result<(), ExecError> {
+        Ok(())
+    }
+
+    /// The L2 norm of all gradients together.
+    ///
+    /// # Errors
+    /// A lost device.
+    fn grad_norm(&mut self) -> Result<f64, ExecError>;
+
+    /// Updates each parameter of `rates` by `rule`; frozen ones in it are left alone. Where the phase accumulates,
+    /// gradients start anew afterwards.
+    ///
+    /// # Errors
+    /// A lost device.
+    fn apply(&mut self, rule: Rule, rates: &[Rate]) -> Result<(), ExecError>;
+
+    /// The network's outputs in evaluation mode, `[n, classes]`.
+    ///
+    /// # Errors
+    /// As [`Session::forward_backward`].
+    fn infer(&mut self, n: usize, images: Images<'_>) -> Result<Vec<f32>, ExecError>;
+
+    /// The value at the current phase's cut, `[n, …]` in an order that [`Images::Features`] takes back.
+    ///
+    /// # Errors
+    /// As [`Session::forward_backward`].
+    fn features(&mut self, n: usize, images: Images<'_>) -> Result<Vec<f32>, ExecError>;
+
+    /// The current weights and buffers.
+    ///
+    /// # Errors
+    /// A lost device.
+    fn params(&self) -> Result<ParamStore, ExecError>;
+
+    /// Replaces all weights and buffers.
+    ///
+    /// # Errors
+    /// Weights of another network.
+    fn set_params(&mut self, params: &ParamStore) -> Result<(), ExecError>;
+
+    /// The gradients of the last step, by parameter name, in the table's order.
+    ///
+    /// # Errors
+    /// A lost device.
+    fn grads(&self) -> Result<Vec<(String, HostTensor)>, ExecError>;
+
+    /// The optimizer's state by name (`fc.weight.velocity`, `….first`, `….second`, `….step`), in the table's order.
+    ///
+    /// # Errors
+    /// A lost device.
+    fn optimizer(&self) -> Result<Vec<(String, HostTensor)>, ExecError>;
+
+    /// Replaces the optimizer's state; an empty one starts it anew.
+    ///
+    /// # Errors
+    /// State of another network.
+    fn set_optimizer(&mut self, state: &[(String, HostTensor)]) -> Result<(), ExecError>;
+}

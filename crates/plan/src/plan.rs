@@ -1,0 +1,265 @@
+//! The plan: the calls of a step, where their operands live, and what they cost.
+
+use std::fmt;
+
+use defrost_graph::{
+    Emitter, Graph, Instruction, Loss, Marking, NodeId, Origin, ParamId, Pass, Statistics, Value, Values,
+};
+use defrost_tensor::Shape4;
+
+use crate::{Slots, cost, cut, fold, fuse, need, slots};
+
+/// What a plan is for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Purpose {
+    /// Forward, loss, backward.
+    Train(Loss),
+    /// Forward in evaluation mode up to a node: the output for predictions, the cut for cached features.
+    Infer {
+        /// The node whose value is wanted.
+        until: NodeId,
+    },
+}
+
+/// Which optional passes run. All but `accumulate` change memory and time, never a result by more than rounding.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Fold frozen normalisations into convolutions.
+    pub fold: bool,
+    /// Fuse activations and sums.
+    pub fuse: bool,
+    /// Let values share buffers by lifetime.
+    pub share: bool,
+    /// Add gradients of parameters to what is there (several small batches to one step).
+    pub accumulate: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { fold: true, fuse: true, share: true, accumulate: false }
+    }
+}
+
+impl Options {
+    /// No optional pass: each op's calls as they are, each value in a buffer of its own.
+    pub fn raw() -> Self {
+        Self { fold: false, fuse: false, share: false, accumulate: false }
+    }
+
+    /// With gradients added up.
+    pub fn accumulating(self) -> Self {
+        Self { accumulate: true, ..self }
+    }
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A batch of no images.
+    #[error("a batch needs at least one image")]
+    EmptyBatch,
+    /// Nothing is marked to train.
+    #[error("nothing trains: every parameter is frozen")]
+    NothingTrains,
+    /// Batch statistics over a single value.
+    #[error(
+        "node `{node}` normalises by the batch, but a batch of {batch} has one value a channel there ({shape}): \
+         use a batch of 2 or more, a larger image, or freeze this normalisation"
+    )]
+    OneValue {
+        /// The normalisation.
+        node: String,
+        /// Images in the batch.
+        batch: usize,
+        /// The shape it sees.
+        shape: Shape4,
+    },
+}
+
+/// The calls of a step, compiled for one graph, marking, batch size and purpose.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Plan {
+    /// Images in a batch.
+    pub batch: usize,
+    /// The program's values.
+    pub values: Values,
+    /// Folding: run once whenever weights were changed.
+    pub setup: Vec<Instruction>,
+    /// What never changes in this phase; its last value is the cut. May be skipped where the cut's value is known.
+    pub prefix: Vec<Instruction>,
+    /// The rest, in the order forward, loss, backward.
+    pub suffix: Vec<Instruction>,
+    /// The node at which the prefix ends, the input where there is no prefix.
+    pub cut: NodeId,
+    /// The cut's value.
+    pub cut_value: Value,
+    /// The value wanted: the logits, or what [`Purpose::Infer`] asked for.
+    pub output: Value,
+    /// Where values live.
+    pub slots: Slots,
+    /// The parameters that train, in the table's order.
+    pub trained: Vec<ParamId>,
+    /// One line a pass: what it did.
+    pub log: Vec<String>,
+}
+
+impl Plan {
+    /// Compiles a plan.
+    ///
+    /// # Errors
+    /// See [`PlanError`].
+    pub fn new(
+        graph: &Graph,
+        marking: &Marking,
+        batch: usize,
+        purpose: Purpose,
+        options: Options,
+    ) -> Result<Self, PlanError> {
+        let training = matches!(purpose, Purpose::Train(_));
+        check(graph, marking, batch, training)?;
+        let mut log = Vec::new();
+        let (needs, cut, until) = match purpose {
+            Purpose::Train(_) => {
+                let needs = need::needs_grad(graph, marking);
+                let cut = cut::cut(graph, &need::is_fixed(graph, marking));
+                (needs, cut, graph.output())
+            }
+            Purpose::Infer { until } => (vec![false; graph.nodes().len()], Graph::INPUT, until),
+        };
+        let wanted = needs.iter().filter(|n| **n).count();
+        log.push(format!("need-backward: {wanted} of {} nodes pass a gradient", needs.len()));
+
+        let mut emitter = Emitter::new(graph, marking, batch, training, needs, options.accumulate);
+        let alive = ancestors(graph, until);
+        for id in graph.node_ids().filter(|id| alive[id.index()]) {
+            emitter.forward(id);
+        }
+        let (cut_value, output) = (emitter.output(cut), emitter.output(until));
+        if let Purpose::Train(loss) = purpose {
+            emitter.loss(loss);
+            graph.node_ids().rev().for_each(|id| emitter.backward(id));
+        }
+        let (mut values, mut instructions) = emitter.finish();
+        log.push(format!("emit: {} calls over {} values", instructions.len(), values.len()));
+
+        let keep = [cut_value, output];
+        let mut setup = Vec::new();
+        if options.fold {
+            let trains = |values: &Values, value| match values.info(value).origin {
+                Origin::Param(id) => training && marking.params.trains(id),
+                _ => false,
+            };
+            setup = fold::fold(&mut values, &mut instructions, &trains, &keep);
+            log.push(format!("fold: {} normalisations into convolutions", setup.len()));
+        }
+        if options.fuse {
+            let fused = fuse::fuse(&mut instructions, &keep);
+            log.push(format!(
+                "fuse: {} activations, {} of their gradients, {} sums",
+                fused.activations, fused.gradients, fused.residuals
+            ));
+        }
+        // Calls of the prefix belong to nodes up to the cut. Fusion keeps the order of nodes by where a call stands.
+        let in_prefix = |i: &Instruction| cut != Graph::INPUT && i.pass == Pass::Forward && i.node <= cut;
+        let slots = slots::assign(&values, &instructions, &keep, options.share);
+        log.push(format!("slots: {} buffers, {:.1} MB", slots.lens.len(), slots.total() as f64 * 4e-6));
+        let (prefix, suffix): (Vec<_>, Vec<_>) = instructions.into_iter().partition(in_prefix);
+        log.push(format!(
+            "cut: after `{}`, {} calls before, {} after",
+            graph.node(cut).name,
+            prefix.len(),
+            suffix.len()
+        ));
+        let trained = if training { marking.params.iter().collect() } else { Vec::new() };
+        Ok(Self { batch, values, setup, prefix, suffix, cut, cut_value, output, slots, trained, log })
+    }
+
+    /// Every call of a step: prefix, then suffix.
+    pub fn calls(&self) -> impl Iterator<Item = &Instruction> {
+        self.prefix.iter().chain(&self.suffix)
+    }
+
+    /// Values written forward and read backward: what training costs in memory beyond inference. The cut's value, which
+    /// is the input of what trains, is not among them.
+    pub fn saved(&self) -> Vec<Value> {
+        let mut written = vec![false; self.values.len()];
+        let mut saved = vec![false; self.values.len()];
+        for i in &self.suffix {
+            if i.pass == Pass::Backward {
+                for v in i.call.reads() {
+                    saved[v.index()] |= written[v.index()] && self.values.info(v).origin.is_transient();
+                }
+            } else if i.pass == Pass::Forward {
+                i.call.writes().into_iter().for_each(|v| written[v.index()] = true);
+            }
+        }
+        self.values.iter().map(|(v, _)| v).filter(|v| saved[v.index()]).collect()
+    }
+
+    /// Floating-point operations of one step, `(forward, backward)`.
+    pub fn flops(&self) -> (u64, u64) {
+        self.calls().fold((0, 0), |(f, b), i| match i.pass {
+            Pass::Backward => (f, b + cost::flops(&i.call)),
+            _ => (f + cost::flops(&i.call), b),
+        })
+    }
+}
+
+/// The calls with their operands' names and slots, one a line.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.log {
+            writeln!(f, "# {line}")?;
+        }
+        for (name, part) in [("setup", &self.setup), ("prefix", &self.prefix), ("suffix", &self.suffix)] {
+            writeln!(f, "{name}:")?;
+            for i in part {
+                let show = |v: &Value| match self.slots.of[v.index()] {
+                    Some(slot) => format!("%{}@{slot}", v.index()),
+                    None => format!("{:?}", self.values.info(*v).origin),
+                };
+                let writes: Vec<_> = i.call.writes().iter().map(show).collect();
+                let reads: Vec<_> = i.call.reads().iter().map(show).collect();
+                writeln!(f, "  {} = {}({})", writes.join(", "), i.call.name(), reads.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What can be refused before anything is emitted.
+fn check(graph: &Graph, marking: &Marking, batch: usize, training: bool) -> Result<(), PlanError> {
+    if batch == 0 {
+        return Err(PlanError::EmptyBatch);
+    }
+    if !training {
+        return Ok(());
+    }
+    if marking.params.count() == 0 {
+        return Err(PlanError::NothingTrains);
+    }
+    for id in graph.node_ids() {
+        let node = graph.node(id);
+        let shape = node.shape.with_batch(batch);
+        if node.op.norm().is_some() && marking.statistics(id) != Statistics::Running && shape.rows() == 1 {
+            return Err(PlanError::OneValue { node: node.name.clone(), batch, shape });
+        }
+    }
+    Ok(())
+}
+
+/// For each node, whether `until` depends on it.
+fn ancestors(graph: &Graph, until: NodeId) -> Vec<bool> {
+    let mut alive = vec![false; graph.nodes().len()];
+    alive[until.index()] = true;
+    for id in graph.node_ids().rev() {
+        if alive[id.index()] {
+            graph.node(id).inputs.iter().for_each(|i| alive[i.index()] = true);
+        }
+    }
+    alive
+}

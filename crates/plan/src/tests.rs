@@ -1,0 +1,196 @@
+//! Passes on a small network: stem, a residual block with a downsampled skip, a head.
+
+use defrost_graph::{
+    Graph, GraphBuilder, Init, Instruction, Loss, Marking, NodeId, Origin, ParamId, ParamKind, ParamMask,
+    Pass, Statistics, op,
+};
+use defrost_tensor::{Activation, ConvDesc, NormDesc, PoolDesc, Shape4};
+
+use crate::{Options, Plan, PlanError, Purpose};
+
+fn conv_bn(b: &mut GraphBuilder, name: &str, desc: ConvDesc, x: NodeId) -> NodeId {
+    let (weight, zero, one) = (desc.weight_shape(), Init::Constant(0.0), Init::Constant(1.0));
+    let init = Init::KaimingNormalFanOut { fan_out: desc.out_channels };
+    let weight = b.param(format!("{name}.conv.weight"), weight, ParamKind::ConvWeight, init).unwrap();
+    let c = b.node(format!("{name}.conv"), op::Conv2d { desc, weight, bias: None }, &[x]).unwrap();
+    let n = desc.out_channels;
+    let mut param = |leaf: &str, kind, init| b.param(format!("{name}.bn.{leaf}"), [n], kind, init).unwrap();
+    let bn = op::BatchNorm {
+        desc: NormDesc::torch(n),
+        weight: param("weight", ParamKind::NormWeight, one),
+        bias: param("bias", ParamKind::NormBias, zero),
+        running_mean: param("running_mean", ParamKind::RunningMean, zero),
+        running_var: param("running_var", ParamKind::RunningVar, one),
+    };
+    b.node(format!("{name}.bn"), bn, &[c]).unwrap()
+}
+
+fn resnet() -> Graph {
+    let mut b = GraphBuilder::new("tiny", Shape4::new(1, 3, 16, 16));
+    let relu =
+        |b: &mut GraphBuilder, name: &str, x| b.node(name, op::Activate(Activation::Relu), &[x]).unwrap();
+    b.stage("stem", false);
+    let x = conv_bn(&mut b, "stem", ConvDesc::new(3, 8, 3, 1, 1), Graph::INPUT);
+    let x = relu(&mut b, "stem.relu", x);
+    let x = b.node("stem.pool", op::MaxPool(PoolDesc::square(3, 2, 1)), &[x]).unwrap();
+    b.stage("layer1", false);
+    let y = conv_bn(&mut b, "a", ConvDesc::new(8, 16, 3, 2, 1), x);
+    let y = relu(&mut b, "a.relu", y);
+    let y = conv_bn(&mut b, "b", ConvDesc::new(16, 16, 3, 1, 1), y);
+    let s = conv_bn(&mut b, "skip", ConvDesc::new(8, 16, 1, 2, 0), x);
+    let y = b.node("add", op::Add, &[y, s]).unwrap();
+    let y = relu(&mut b, "relu", y);
+    b.stage("head", true);
+    let y = b.node("pool", op::AvgPool(PoolDesc::GLOBAL), &[y]).unwrap();
+    let y = b.node("flatten", op::Flatten, &[y]).unwrap();
+    let weight =
+        b.param("fc.weight", [5, 16], ParamKind::LinearWeight, Init::FanInUniform { fan_in: 16 }).unwrap();
+    b.node("fc", op::Linear { in_features: 16, out_features: 5, weight, bias: None }, &[y]).unwrap();
+    b.finish()
+}
+
+fn train(graph: &Graph, marking: &Marking, options: Options) -> Plan {
+    Plan::new(graph, marking, 4, Purpose::Train(Loss::CrossEntropy), options).unwrap()
+}
+
+fn only(graph: &Graph, prefixes: &[&str]) -> Marking {
+    let name = |id: ParamId| prefixes.iter().any(|p| graph.param(id).name.starts_with(p));
+    Marking::new(graph, ParamMask::of(graph, name))
+}
+
+fn names<'a>(calls: impl IntoIterator<Item = &'a Instruction>) -> Vec<&'static str> {
+    calls.into_iter().map(|i| i.call.name()).collect()
+}
+
+#[test]
+fn a_head_alone_costs_no_backward_work_below_it() {
+    let graph = resnet();
+    let plan = train(&graph, &only(&graph, &["fc."]), Options::default());
+    assert_eq!(graph.node(plan.cut).name, "flatten");
+    assert_eq!(names(&plan.prefix), ["conv2d", "max_pool", "conv2d", "conv2d", "conv2d", "avg_pool"]);
+    assert_eq!(names(&plan.suffix), ["gemm", "softmax_cross_entropy", "gemm"]);
+    assert_eq!(plan.setup.len(), 4, "every normalisation is folded");
+    assert_eq!(plan.saved(), [], "nothing but the cut's value is needed backward");
+}
+
+#[test]
+fn a_thawed_block_is_all_that_goes_backward() {
+    let graph = resnet();
+    let marking = only(&graph, &["fc.", "a.", "b.", "skip."]);
+    let plan = train(&graph, &marking, Options::default());
+    assert_eq!(graph.node(plan.cut).name, "stem.pool");
+    let backward = names(plan.suffix.iter().filter(|i| i.pass == Pass::Backward));
+    assert_eq!(backward.iter().filter(|n| **n == "conv2d_grad_weight").count(), 3);
+    assert_eq!(
+        backward.iter().filter(|n| **n == "conv2d_grad_input").count(),
+        1,
+        "only b's input wants a gradient"
+    );
+    let rows = plan.stages(&graph, &marking);
+    assert_eq!((rows[0].backward_flops, rows[0].saved_bytes, rows[0].trained), (0, 0, 0));
+    assert!(rows[0].in_prefix && !rows[1].in_prefix);
+    assert!(rows[1].backward_flops > rows[1].forward_flops && rows[1].saved_bytes > 0);
+}
+
+#[test]
+fn live_batch_statistics_end_the_prefix_though_nothing_trains_there() {
+    let graph = resnet();
+    let mut marking = only(&graph, &["fc."]);
+    let bn = graph.node_ids().find(|&id| graph.node(id).name == "b.bn").unwrap();
+    marking.set_statistics(bn, Statistics::BatchUpdating);
+    let plan = train(&graph, &marking, Options::default());
+    assert_eq!(graph.node(plan.cut).name, "stem.pool");
+    assert_eq!(names(plan.suffix.iter().filter(|i| i.pass == Pass::Backward)), ["gemm"]);
+}
+
+#[test]
+fn fusion_takes_activations_gradients_and_sums_in() {
+    let graph = resnet();
+    let all = Marking::new(&graph, ParamMask::all(&graph));
+    let (raw, fused) = (train(&graph, &all, Options::raw()), train(&graph, &all, Options::default()));
+    let count = |plan: &Plan, name: &str| plan.calls().filter(|i| i.call.name() == name).count();
+    assert_eq!((count(&raw, "activate"), count(&raw, "activate_grad")), (3, 3));
+    // The last one is the sum's: its masked gradient serves two branches and stays a call.
+    assert_eq!((count(&fused, "activate"), count(&fused, "activate_grad")), (0, 1));
+    let infer =
+        Plan::new(&graph, &all, 4, Purpose::Infer { until: graph.output() }, Options::default()).unwrap();
+    assert_eq!(
+        names(infer.calls()),
+        ["conv2d", "max_pool", "conv2d", "conv2d", "conv2d", "avg_pool", "gemm"]
+    );
+}
+
+/// Replays a plan on which value each slot holds: a read must find the value that the program means.
+fn replay(plan: &Plan) {
+    let mut holds = vec![None; plan.slots.lens.len()];
+    for i in plan.calls() {
+        let (reads, writes) = (i.call.reads(), i.call.writes());
+        for v in &reads {
+            if let Some(slot) = plan.slots.of[v.index()] {
+                assert_eq!(holds[slot], Some(*v), "{} reads a slot that holds another value", i.call.name());
+                assert!(writes.iter().all(|w| plan.slots.of[w.index()] != Some(slot)), "{}", i.call.name());
+            }
+        }
+        for v in &writes {
+            if let Some(slot) = plan.slots.of[v.index()] {
+                assert!(plan.slots.lens[slot] >= plan.values.info(*v).layout.len());
+                holds[slot] = Some(*v);
+            }
+        }
+    }
+}
+
+#[test]
+fn slots_never_mix_values_up_and_save_memory() {
+    let graph = resnet();
+    for marking in [only(&graph, &["fc."]), only(&graph, &["fc.", "b."]), only(&graph, &[""])] {
+        let plan = train(&graph, &marking, Options::default());
+        replay(&plan);
+        let raw = train(&graph, &marking, Options { share: false, ..Options::default() });
+        replay(&raw);
+        assert!(plan.slots.total() < raw.slots.total());
+    }
+}
+
+#[test]
+fn accumulation_marks_every_parameter_gradient() {
+    let graph = resnet();
+    let all = Marking::new(&graph, ParamMask::all(&graph));
+    let text = |o| format!("{:?}", train(&graph, &all, o).suffix);
+    assert_eq!(
+        text(Options::default()).matches("accumulate: true").count(),
+        1,
+        "the skip's part of x's gradient"
+    );
+    assert!(text(Options::default().accumulating()).matches("accumulate: true").count() >= 6);
+}
+
+#[test]
+fn what_cannot_run_is_refused_with_a_reason() {
+    let graph = resnet();
+    let plan = |marking: &Marking, n| {
+        Plan::new(&graph, marking, n, Purpose::Train(Loss::CrossEntropy), Options::default()).unwrap_err()
+    };
+    assert_eq!(plan(&Marking::frozen(&graph), 4), PlanError::NothingTrains);
+    assert_eq!(plan(&only(&graph, &["fc."]), 0), PlanError::EmptyBatch);
+    let mut b = GraphBuilder::new("v", Shape4::new(1, 3, 1, 1));
+    b.stage("s", false);
+    conv_bn(&mut b, "x", ConvDesc::new(3, 4, 1, 1, 0), Graph::INPUT);
+    let graph = b.finish();
+    let all = Marking::new(&graph, ParamMask::all(&graph));
+    let refused =
+        Plan::new(&graph, &all, 1, Purpose::Train(Loss::CrossEntropy), Options::default()).unwrap_err();
+    assert!(refused.to_string().starts_with("node `x.bn` normalises by the batch"), "{refused}");
+}
+
+#[test]
+fn memory_counts_only_what_trains() {
+    let graph = resnet();
+    let head = train(&graph, &only(&graph, &["fc."]), Options::default());
+    let memory = head.memory(&graph, 2);
+    assert_eq!((memory.gradients, memory.optimizer), (4 * 80, 8 * 80));
+    let folded = head.values.iter().filter(|(_, i)| matches!(i.origin, Origin::Folded(..))).count();
+    assert_eq!(folded, 8);
+    let all = train(&graph, &only(&graph, &[""]), Options::default()).memory(&graph, 2);
+    assert!(all.activations > memory.activations && all.total() > memory.total());
+}
