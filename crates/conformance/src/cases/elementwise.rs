@@ -1,0 +1,182 @@
+//! Calls that treat each element alone, flattening, dropout and the optimizers.
+
+use defrost_tensor::call::{Activate, ActivateGrad, Adam, Add, Copy, Dropout, Flatten, Sgd, Unflatten};
+use defrost_tensor::{Layout, Shape4};
+
+use super::{ACTIVATIONS, ROUNDING, case, dims, flags, named, plain};
+use crate::{Case, Fill, Operand};
+
+/// Lengths around vector widths, blocks and a thread's share.
+fn layouts() -> [(Layout, String); 7] {
+    let activation = Shape4::new(2, 19, 3, 5);
+    let large = Shape4::new(3, 33, 20, 21);
+    [
+        (plain(1), "1".into()),
+        (plain(7), "7".into()),
+        (plain(16), "16".into()),
+        (plain(1003), "1003".into()),
+        (plain(65_537), "65537".into()),
+        (Layout::Activation(activation), dims(activation)),
+        (Layout::Activation(large), dims(large)),
+    ]
+}
+
+pub(super) fn push(cases: &mut Vec<Case>) {
+    for (layout, size) in layouts() {
+        for activation in ACTIVATIONS {
+            pointwise(cases, layout, &format!("{size} {}", named(activation)), activation);
+        }
+        for accumulate in [false, true] {
+            let x = Operand::filled(layout, if accumulate { Fill::Ties } else { Fill::SomeNan });
+            let out = Operand::result(layout, accumulate);
+            let name = format!("{size}{}", flags(&[(accumulate, "accumulate")]));
+            let tolerance = if accumulate { ROUNDING } else { 0.0 };
+            cases.push(case(name, Copy { len: layout.len(), accumulate, x, out }, tolerance));
+        }
+    }
+    flatten(cases);
+    dropout(cases);
+    sgd(cases);
+    adam(cases);
+}
+
+fn pointwise(cases: &mut Vec<Case>, layout: Layout, name: &str, activation: defrost_tensor::Activation) {
+    let len = layout.len();
+    let wide = || Operand::uniform(layout, 2.0, 8.0);
+    let out = || Operand::result(layout, false);
+    cases.push(case(name, Activate { activation, len, x: wide(), out: out() }, 0.0));
+    if len > 1 {
+        let x = Operand::filled(layout, Fill::SomeNan);
+        cases.push(case(format!("{name} nan"), Activate { activation, len, x, out: out() }, 0.0));
+    }
+    cases.push(case(name, Add { activation, len, a: wide(), b: Operand::new(layout), out: out() }, ROUNDING));
+    for accumulate in [false, true] {
+        let call = ActivateGrad {
+            activation,
+            len,
+            accumulate,
+            out: Operand::filled(layout, Fill::Clamped),
+            grad_out: Operand::new(layout),
+            grad_in: Operand::result(layout, accumulate),
+        };
+        cases.push(case(format!("{name}{}", flags(&[(accumulate, "accumulate")])), call, ROUNDING));
+    }
+}
+
+fn flatten(cases: &mut Vec<Case>) {
+    for input in [
+        Shape4::new(1, 1, 1, 1),
+        Shape4::new(2, 3, 4, 5),
+        Shape4::new(1, 19, 7, 7),
+        Shape4::new(5, 33, 1, 1),
+        Shape4::new(2, 257, 3, 2),
+        Shape4::new(1, 16, 1, 67),
+    ] {
+        let image = Layout::Activation(input);
+        let vector = Layout::Activation(Shape4::vector(input.n, input.image_len()));
+        let (x, out) = (Operand::new(image), Operand::result(vector, false));
+        cases.push(case(dims(input), Flatten { input, x, out }, 0.0));
+        for accumulate in [false, true] {
+            let (x, out) = (Operand::new(vector), Operand::result(image, accumulate));
+            let name = dims(input) + &flags(&[(accumulate, "accumulate")]);
+            let tolerance = if accumulate { ROUNDING } else { 0.0 };
+            cases.push(case(name, Unflatten { input, accumulate, x, out }, tolerance));
+        }
+    }
+}
+
+fn dropout(cases: &mut Vec<Case>) {
+    let rates = [0.5, 0.2, 0.0, 0.9];
+    for (i, shape) in
+        [Shape4::vector(1, 1), Shape4::vector(5, 33), Shape4::vector(2, 1280), Shape4::vector(3, 4096)]
+            .into_iter()
+            .enumerate()
+    {
+        for (layer, accumulate) in [(0, false), (3, true), (u32::MAX, false)] {
+            let rate = rates[(i + layer as usize % 2) % 4];
+            let layout = Layout::Activation(shape);
+            let call = Dropout {
+                shape,
+                rate,
+                layer,
+                accumulate,
+                x: Operand::uniform(layout, 2.0, 1.0),
+                keys: Operand::filled(plain(2 * shape.n), Fill::Keys),
+                out: Operand::result(layout, accumulate),
+            };
+            let name =
+                format!("{} rate {rate} layer {layer}{}", dims(shape), flags(&[(accumulate, "accumulate")]));
+            cases.push(case(name, call, ROUNDING));
+        }
+    }
+}
+
+/// What an optimizer steps over.
+fn parameters() -> [(Layout, &'static str); 5] {
+    [
+        (plain(1), "1"),
+        (plain(33), "33"),
+        (plain(5003), "5003"),
+        (Layout::ConvWeight([33, 19, 3, 3]), "conv weight"),
+        (Layout::ConvWeight([19, 1, 3, 3]), "depthwise weight"),
+    ]
+}
+
+fn sgd(cases: &mut Vec<Case>) {
+    let settings = [
+        (0.0, 0.0, false, "plain"),
+        (0.9, 0.0, false, "momentum"),
+        (0.9, 1e-2, false, "momentum decay"),
+        (0.9, 1e-2, true, "nesterov decay"),
+        (0.0, 0.1, false, "decay"),
+    ];
+    for (layout, size) in parameters() {
+        for (momentum, weight_decay, nesterov, what) in settings {
+            let call = Sgd {
+                len: layout.len(),
+                lr: 0.3,
+                momentum,
+                weight_decay,
+                nesterov,
+                grad: Operand::new(layout),
+                param: Operand::new(layout),
+                velocity: (momentum > 0.0).then(|| Operand::new(layout)),
+            };
+            cases.push(case(format!("{size} {what}"), call, ROUNDING));
+        }
+    }
+}
+
+fn adam(cases: &mut Vec<Case>) {
+    let settings = [
+        (0.0, false, 1, 1e-8, "first step"),
+        (0.0, false, 2, 1e-8, "second step"),
+        (0.1, false, 10, 1e-3, "decay"),
+        (0.1, true, 10, 1e-8, "decoupled decay"),
+        (0.01, true, 100_000, 1e-5, "late"),
+    ];
+    for (layout, size) in parameters() {
+        for (weight_decay, decoupled, step, eps, what) in settings {
+            // Before the first step the moments are 0.
+            let moment = |centre, bound| {
+                let scale = if step == 1 { 0.0 } else { 1.0 };
+                Operand::uniform(layout, centre * scale, bound * scale)
+            };
+            let call = Adam {
+                len: layout.len(),
+                lr: 0.03,
+                beta1: 0.9,
+                beta2: 0.999,
+                eps,
+                weight_decay,
+                decoupled,
+                step,
+                grad: Operand::new(layout),
+                param: Operand::new(layout),
+                first: moment(0.0, 0.5),
+                second: moment(0.5, 0.49),
+            };
+            cases.push(case(format!("{size} {what}"), call, ROUNDING));
+        }
+    }
+}
