@@ -1,1 +1,43 @@
-//! (being written)
+//! The zoo: architectures as graphs, heads, preprocessing, and what is known of published weights.
+//!
+//! The decision that shapes this crate: **a model is its published parameter table.** Names, shapes and order are
+//! torchvision's to the letter, so that a file of weights needs no model code to be loaded and a file that we write is read
+//! by others. Frameworks that compute the same architecture differently are a [`Geometry`] of it and keep the names.
+//! This crate knows no file format: weights come in as named [`defrost_tensor::HostTensor`]s.
+//!
+//! ```
+//! use defrost_zoo::{Arch, ModelSpec};
+//!
+//! let graph = ModelSpec::new(Arch::Resnet18, 10).with_image_size(64).build()?;
+//! assert_eq!(graph.params().last().unwrap().name, "fc.bias");
+//! assert_eq!(graph.classes(), 10);
+//! # Ok::<_, defrost_zoo::ZooError>(())
+//! ```
+
+mod arch;
+mod error;
+mod head;
+pub mod keras;
+mod layers;
+mod load;
+mod mobilenet_v2;
+mod preprocess;
+mod registry;
+mod resnet;
+mod spec;
+mod stem;
+mod summary;
+mod vgg;
+
+pub use arch::Arch;
+pub use error::ZooError;
+pub use head::{Head, HeadInit};
+pub use load::{HeadLoading, LoadOptions, LoadReport, Mismatch, load, match_weights};
+pub use preprocess::{Interpolation, Preprocess};
+pub use registry::{Source, Weights, embedded};
+pub use spec::{Geometry, ModelSpec};
+pub use stem::{Tradition, adapt_in_channels};
+pub use summary::{StageSummary, Summary, summary};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! The architectures by name.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Geometry, ZooError, error::nearest};
+
+/// An architecture, under torchvision's name.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(into = "String", try_from = "String")]
+#[non_exhaustive]
+pub enum Arch {
+    /// `mobilenet_v2` (Sandler et al. 2018).
+    MobilenetV2,
+    /// `resnet18` (He et al. 2015).
+    Resnet18,
+    /// `resnet50` (He et al. 2015).
+    Resnet50,
+    /// `vgg16`, without batch normalisation (Simonyan and Zisserman 2014).
+    Vgg16,
+}
+
+impl Arch {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::MobilenetV2, Self::Resnet18, Self::Resnet50, Self::Vgg16];
+
+    /// torchvision's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MobilenetV2 => "mobilenet_v2",
+            Self::Resnet18 => "resnet18",
+            Self::Resnet50 => "resnet50",
+            Self::Vgg16 => "vgg16",
+        }
+    }
+
+    /// The module that holds the classifier, as in `fc`: parameters of a head are below this name.
+    pub const fn head_root(self) -> &'static str {
+        match self {
+            Self::Resnet18 | Self::Resnet50 => "fc",
+            Self::MobilenetV2 | Self::Vgg16 => "classifier",
+        }
+    }
+
+    /// The fewest rows and columns of an image. All of these networks halve an image five times.
+    pub const fn least_size(self) -> usize {
+        32
+    }
+
+    /// Whether there are variants of other widths.
+    pub const fn has_width(self) -> bool {
+        matches!(self, Self::MobilenetV2)
+    }
+
+    /// Whether a framework publishes weights of this architecture in its own geometry.
+    pub const fn has_geometry(self, geometry: Geometry) -> bool {
+        match geometry {
+            Geometry::Torch => true,
+            Geometry::Keras => !matches!(self, Self::Resnet18),
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Arch {
+    type Err = ZooError;
+
+    fn from_str(name: &str) -> Result<Self, ZooError> {
+        Self::ALL.into_iter().find(|a| a.name() == name).ok_or_else(|| ZooError::Unknown {
+            what: "model",
+            name: name.into(),
+            nearest: nearest(name, Self::ALL.map(Self::name)),
+            choices: Self::ALL.map(|a| a.name().into()).into(),
+        })
+    }
+}
+
+impl From<Arch> for String {
+    fn from(arch: Arch) -> Self {
+        arch.name().into()
+    }
+}
+
+impl TryFrom<String> for Arch {
+    type Error = ZooError;
+
+    fn try_from(name: String) -> Result<Self, ZooError> {
+        name.parse()
+    }
+}

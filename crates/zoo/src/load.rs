@@ -1,0 +1,237 @@
+//! Named tensors become a network's parameters: what fits, what is new, what is wrong.
+
+use std::collections::HashMap;
+
+use defrost_graph::{Graph, ParamId, ParamKind, ParamStore};
+use defrost_tensor::HostTensor;
+
+use crate::{Arch, Geometry, ModelSpec, Tradition, ZooError, adapt_in_channels};
+
+/// What is done with the head's tensors.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum HeadLoading {
+    /// They are loaded where all of them fit; else the head is new: other classes, other layers.
+    #[default]
+    IfFits,
+    /// The head is new in any case.
+    New,
+    /// They must fit: for evaluation and prediction.
+    Required,
+}
+
+/// How weights are loaded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// Whether a missing or surplus tensor is an error. A tensor of another shape always is.
+    pub strict: bool,
+    /// What is done with the head.
+    pub head: HeadLoading,
+    /// How the first convolution's weights become those for other channels.
+    pub tradition: Tradition,
+    /// For the start of what is not loaded.
+    pub seed: u64,
+}
+
+impl Default for LoadOptions {
+    /// Strict, the head where it fits, timm's rule for other channels, seed 0.
+    fn default() -> Self {
+        Self { strict: true, head: HeadLoading::IfFits, tradition: Tradition::Timm, seed: 0 }
+    }
+}
+
+/// A tensor whose shape is not the network's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Mismatch {
+    /// The published name.
+    pub name: String,
+    /// The network's shape.
+    pub want: Vec<usize>,
+    /// The tensor's shape.
+    pub got: Vec<usize>,
+}
+
+/// How named tensors fit a network; all names are the network's, in its order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct LoadReport {
+    /// Loaded, or fit to be.
+    pub matched: Vec<String>,
+    /// Of these, the first convolution, if its input channels were adapted.
+    pub adapted: Option<String>,
+    /// Parameters of the head that start anew.
+    pub reinitialised: Vec<String>,
+    /// Tensors of a head that is not used.
+    pub dropped: Vec<String>,
+    /// Parameters without a tensor, the head's not counted where it starts anew.
+    pub missing: Vec<String>,
+    /// Tensors without a parameter, in the file's order.
+    pub surplus: Vec<String>,
+    /// Tensors of another shape than their parameter.
+    pub mismatched: Vec<Mismatch>,
+}
+
+impl LoadReport {
+    /// Whether every parameter is loaded or belongs to a new head, and nothing is left over.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.surplus.is_empty() && self.mismatched.is_empty()
+    }
+}
+
+/// How tensors of these names and shapes fit `graph`.
+///
+/// `num_batches_tracked` (PyTorch's counter, of no use at its default momentum) is passed over. A first convolution for
+/// RGB fits any number of input channels. A head is the part of the graph in the head's stage, and in the file also
+/// whatever else has a name below that module (`fc.`, `classifier.`).
+pub fn match_weights<'a>(
+    graph: &Graph,
+    tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+    head: HeadLoading,
+) -> LoadReport {
+    let tensors: Vec<_> =
+        tensors.into_iter().filter(|(name, _)| !name.ends_with(".num_batches_tracked")).collect();
+    let by_name: HashMap<_, _> = tensors.iter().copied().collect();
+    let is_head = |id| graph.stages()[graph.stage_of(id)].head;
+    let fits = |id| by_name.get(graph.param(id).name.as_str()) == Some(&graph.param(id).shape.as_slice());
+    let new_head = match head {
+        HeadLoading::IfFits => !graph.param_ids().filter(|&id| is_head(id)).all(fits),
+        HeadLoading::New => true,
+        HeadLoading::Required => false,
+    };
+    let stem = stem(graph);
+    let mut report = LoadReport::default();
+    for id in graph.param_ids() {
+        let param = graph.param(id);
+        let name = param.name.clone();
+        if new_head && is_head(id) {
+            report.reinitialised.push(name);
+            continue;
+        }
+        match by_name.get(param.name.as_str()) {
+            None => report.missing.push(name),
+            Some(&got) if got == param.shape => report.matched.push(name),
+            Some(&got) if stem == Some(id) && is_rgb_of(&param.shape, got) => {
+                report.adapted = Some(name.clone());
+                report.matched.push(name);
+            }
+            Some(&got) => {
+                report.mismatched.push(Mismatch { name, want: param.shape.clone(), got: got.into() });
+            }
+        }
+    }
+    let root = graph.stages().iter().find(|s| s.head).and_then(|s| s.name.split('.').next());
+    for (name, _) in tensors {
+        let below_root = root.is_some_and(|r| name.strip_prefix(r).is_some_and(|rest| rest.starts_with('.')));
+        match graph.find_param(name) {
+            Some(id) if new_head && is_head(id) => report.dropped.push(name.into()),
+            Some(_) => {}
+            None if new_head && below_root => report.dropped.push(name.into()),
+            None => report.surplus.push(name.into()),
+        }
+    }
+    report
+}
+
+/// `graph`'s parameters with the values of `tensors`, and what was done.
+///
+/// Everything not loaded starts as [`ParamStore::init`] starts it. Names may all begin with `module.` (PyTorch's
+/// `DataParallel`).
+///
+/// # Errors
+/// [`ZooError::NotFinite`] and [`ZooError::DuplicateTensor`] for broken files; [`ZooError::DoesNotFit`], which lists the
+/// first misfits and the model that would fit, where a tensor has another shape, where nothing fits, and, if
+/// `options.strict`, where one is missing or left over.
+pub fn load(
+    graph: &Graph,
+    tensors: Vec<(String, HostTensor)>,
+    options: &LoadOptions,
+) -> Result<(ParamStore, LoadReport), ZooError> {
+    let tensors = without_prefix(tensors);
+    let shapes = || tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape()));
+    let report = match_weights(graph, shapes(), options.head);
+    let misfit = !report.mismatched.is_empty()
+        || report.matched.is_empty()
+        || (options.strict && !report.is_complete())
+        || (options.head == HeadLoading::Required && lacks_head(graph, &report));
+    if misfit {
+        let fits = which_fits(graph, shapes().collect());
+        return Err(ZooError::DoesNotFit { model: graph.name().into(), report: Box::new(report), fits });
+    }
+    let mut store = ParamStore::init(graph, options.seed);
+    let mut by_name = HashMap::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        if let Some(at) = tensor.data().iter().position(|v| !v.is_finite()) {
+            return Err(ZooError::NotFinite { name, at });
+        }
+        if by_name.contains_key(&name) {
+            return Err(ZooError::DuplicateTensor { name });
+        }
+        by_name.insert(name, tensor);
+    }
+    for name in &report.matched {
+        let Some(mut tensor) = by_name.remove(name) else { continue };
+        if report.adapted.as_ref() == Some(name) {
+            tensor = adapt_in_channels(&tensor, graph.input_shape().c, options.tradition)?;
+        }
+        store.set(name, tensor)?;
+    }
+    Ok((store, report))
+}
+
+/// The first convolution's weights.
+fn stem(graph: &Graph) -> Option<ParamId> {
+    graph.param_ids().find(|&id| graph.param(id).kind == ParamKind::ConvWeight)
+}
+
+/// Whether `got` is `want` but for three input channels.
+fn is_rgb_of(want: &[usize], got: &[usize]) -> bool {
+    matches!((want, got), ([a, _, b @ ..], [c, 3, d @ ..]) if a == c && b == d)
+}
+
+/// Whether a parameter of the head is missing.
+fn lacks_head(graph: &Graph, report: &LoadReport) -> bool {
+    report
+        .missing
+        .iter()
+        .filter_map(|n| graph.find_param(n))
+        .any(|id| graph.stages()[graph.stage_of(id)].head)
+}
+
+fn without_prefix(mut tensors: Vec<(String, HostTensor)>) -> Vec<(String, HostTensor)> {
+    const PREFIX: &str = "module.";
+    if tensors.iter().all(|(name, _)| name.starts_with(PREFIX)) {
+        tensors.iter_mut().for_each(|(name, _)| drop(name.drain(..PREFIX.len())));
+    }
+    tensors
+}
+
+/// The model of the zoo that these tensors belong to, heads aside, as in `mobilenet_v2 (width 0.5)`.
+fn which_fits(graph: &Graph, tensors: Vec<(&str, &[usize])>) -> Option<String> {
+    const WIDTHS: [f32; 6] = [1.0, 0.35, 0.5, 0.75, 1.3, 1.4];
+    let channels = graph.input_shape().c;
+    for arch in Arch::ALL {
+        for &width in if arch.has_width() { &WIDTHS[..] } else { &WIDTHS[..1] } {
+            for geometry in [Geometry::Torch, Geometry::Keras] {
+                let spec = ModelSpec::new(arch, 1000).with_image_size(64).with_in_channels(channels);
+                let Ok(candidate) = spec.with_width(width).with_geometry(geometry).build() else { continue };
+                let report = match_weights(&candidate, tensors.iter().copied(), HeadLoading::New);
+                let same_table = graph
+                    .params()
+                    .iter()
+                    .map(|p| (&p.name, &p.shape))
+                    .eq(candidate.params().iter().map(|p| (&p.name, &p.shape)));
+                if report.is_complete() && !same_table {
+                    let width = if width == 1.0 { String::new() } else { format!(", width {width}") };
+                    let geometry = match geometry {
+                        Geometry::Keras => ", geometry keras",
+                        Geometry::Torch => "",
+                    };
+                    return Some(format!("{arch}{width}{geometry}"));
+                }
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,154 @@
+//! How pictures become numbers: it belongs to the weights, not to the network.
+
+use defrost_tensor::PixelScale;
+use serde::{Deserialize, Serialize};
+
+/// How pixels between pixels are computed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Interpolation {
+    /// From the nearest two in each direction.
+    #[default]
+    Bilinear,
+    /// From the nearest four in each direction.
+    Bicubic,
+}
+
+/// What weights were trained on, and the evaluation transform that belongs to them: the shorter side is resized to
+/// [`Preprocess::resize_for`] the network's image size, then the centre is cropped.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Preprocess {
+    /// Subtracted from values in 0…1, one a channel in the network's order.
+    pub mean: Vec<f64>,
+    /// Divides what remains, one a channel in the network's order.
+    pub std: Vec<f64>,
+    /// Whether the network takes blue, green, red.
+    #[serde(default)]
+    pub reversed: bool,
+    /// Length of the shorter side before the crop, in pixels, for a crop of [`Preprocess::crop`].
+    pub resize: usize,
+    /// Rows and columns of the crop that the published accuracy is for.
+    pub crop: usize,
+    /// How pictures are resized.
+    #[serde(default)]
+    pub interpolation: Interpolation,
+}
+
+impl Preprocess {
+    fn new(mean: [f64; 3], std: [f64; 3]) -> Self {
+        let (mean, std) = (mean.into(), std.into());
+        Self { mean, std, reversed: false, resize: 256, crop: 224, interpolation: Interpolation::Bilinear }
+    }
+
+    /// ImageNet's mean and deviation; 256, cropped to 224 (torchvision, timm).
+    pub fn torch() -> Self {
+        Self::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    }
+
+    /// `x / 127.5 - 1`; the whole picture at 224 (Keras' MobileNetV2: Keras resizes and does not crop).
+    pub fn tf() -> Self {
+        Self { resize: 224, ..Self::new([0.5; 3], [0.5; 3]) }
+    }
+
+    /// Blue, green, red, less the mean of ImageNet, in 0…255; the whole picture at 224 (Keras' ResNet50 and VGG16).
+    pub fn caffe() -> Self {
+        let mean = [103.939 / 255.0, 116.779 / 255.0, 123.68 / 255.0];
+        Self { reversed: true, resize: 224, ..Self::new(mean, [1.0 / 255.0; 3]) }
+    }
+
+    /// Values in -1…1; 256, cropped to 224 (timm's inception mean and deviation, BiT).
+    pub fn inception() -> Self {
+        Self::new([0.5; 3], [0.5; 3])
+    }
+
+    /// The family called `torch`, `tf`, `caffe` or `inception`, as a file's metadata says it.
+    pub fn from_family(name: &str) -> Option<Self> {
+        match name {
+            "torch" => Some(Self::torch()),
+            "tf" => Some(Self::tf()),
+            "caffe" => Some(Self::caffe()),
+            "inception" => Some(Self::inception()),
+            _ => None,
+        }
+    }
+
+    /// The same with a shorter side of `resize` cropped to `crop`.
+    pub fn with_size(self, resize: usize, crop: usize) -> Self {
+        Self { resize, crop, ..self }
+    }
+
+    /// The same with another interpolation.
+    pub fn with_interpolation(self, interpolation: Interpolation) -> Self {
+        Self { interpolation, ..self }
+    }
+
+    /// The share of the shorter side that the crop keeps, as in 0.875.
+    pub fn crop_fraction(&self) -> f64 {
+        self.crop as f64 / self.resize as f64
+    }
+
+    /// The shorter side's length before a crop to `size`: the published ratio, rounded down (timm's rule).
+    pub fn resize_for(&self, size: usize) -> usize {
+        (size * self.resize).checked_div(self.crop).unwrap_or(size).max(size)
+    }
+
+    /// The constants for a network of `in_channels` channels. Where these are not the published number, one channel
+    /// takes the mean of the constants (timm's rule), and more repeat them in turn.
+    pub fn pixel_scale(&self, in_channels: usize) -> PixelScale {
+        let pick = |values: &[f64], i: usize, default: f64| match values.len() {
+            0 => default,
+            n if in_channels == 1 && n > 1 => values.iter().sum::<f64>() / n as f64,
+            n => values[i % n],
+        };
+        let channels = (0..in_channels).map(|i| (pick(&self.mean, i, 0.0), pick(&self.std, i, 1.0)));
+        let (scale, shift) =
+            channels.map(|(mean, std)| ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32)).unzip();
+        PixelScale { scale, shift, reversed: self.reversed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(p: &Preprocess, channels: usize, byte: f32) -> Vec<f32> {
+        let scale = p.pixel_scale(channels);
+        scale.scale.iter().zip(&scale.shift).map(|(a, b)| byte * a + b).collect()
+    }
+
+    #[test]
+    fn pixels_become_what_the_frameworks_make_of_them() {
+        let near = |got: Vec<f32>, want: &[f32]| {
+            assert_eq!(got.len(), want.len());
+            assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 2e-5), "{got:?} {want:?}");
+        };
+        near(at(&Preprocess::torch(), 3, 255.0), &[0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]);
+        near(at(&Preprocess::tf(), 3, 0.0), &[-1.0; 3]);
+        near(at(&Preprocess::tf(), 3, 255.0), &[1.0; 3]);
+        near(at(&Preprocess::caffe(), 3, 100.0), &[-3.939, -16.779, -23.68]);
+        assert!(Preprocess::caffe().pixel_scale(3).reversed);
+        near(at(&Preprocess::torch(), 1, 0.0), &[-0.449 / 0.226]);
+        assert_eq!(at(&Preprocess::torch(), 4, 9.0)[3], at(&Preprocess::torch(), 4, 9.0)[0]);
+    }
+
+    #[test]
+    fn the_published_ratio_scales() {
+        let v1 = Preprocess::torch();
+        assert_eq!((v1.resize_for(224), v1.resize_for(160), v1.crop_fraction()), (256, 182, 0.875));
+        assert_eq!(Preprocess::torch().with_size(232, 224).resize_for(224), 232);
+        assert_eq!(Preprocess::tf().resize_for(160), 160);
+    }
+
+    #[test]
+    fn families_are_found_and_survive_serialisation() {
+        for name in ["torch", "tf", "caffe", "inception"] {
+            let family = Preprocess::from_family(name).unwrap();
+            let text = serde_json::to_string(&family).unwrap();
+            assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), family);
+        }
+        assert_eq!(Preprocess::from_family("coffee"), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! What a model is made from: the few choices that decide a graph.
+
+use std::fmt;
+
+use defrost_graph::Graph;
+use defrost_tensor::Shape4;
+use serde::{Deserialize, Serialize};
+
+use crate::layers::Net;
+use crate::{Arch, Head, HeadInit, ZooError, mobilenet_v2, resnet, vgg};
+
+/// Whose arithmetic a network follows where frameworks differ. Weights only fit the geometry they were trained in,
+/// though names and shapes agree.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Geometry {
+    /// torchvision: symmetric padding, ResNet v1.5 (stride on the 3×3), batch norm `eps` 1e-5 and momentum 0.1.
+    #[default]
+    Torch,
+    /// Keras applications: "same" padding at stride 2, ResNet50 v1 (stride on the first 1×1, biased convolutions,
+    /// `eps` 1.001e-5, momentum 0.01), MobileNetV2 with `eps` 1e-3 and momentum 0.001 (new batch's weight).
+    ///
+    /// VGG16 is the same network in both; Keras flattens in `h, w, c` order, which an importer undoes in `classifier.0`.
+    Keras,
+}
+
+impl fmt::Display for Geometry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Torch => "torch",
+            Self::Keras => "keras",
+        })
+    }
+}
+
+/// Everything that decides a network's graph. Equal specifications build equal graphs.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ModelSpec {
+    /// The architecture.
+    pub arch: Arch,
+    /// Classes, from 1 up.
+    pub classes: usize,
+    /// Channels of an image, from 1 up; 3 is RGB.
+    pub in_channels: usize,
+    /// Rows and columns of an image, from [`Arch::least_size`] up.
+    pub image_size: [usize; 2],
+    /// MobileNetV2's width multiplier; 1 for the others.
+    pub width: f32,
+    /// Whose arithmetic the network follows.
+    pub geometry: Geometry,
+    /// The classifier.
+    pub head: Head,
+    /// How the classifier's last layer starts.
+    pub head_init: HeadInit,
+}
+
+impl Default for ModelSpec {
+    /// `mobilenet_v2` for ImageNet.
+    fn default() -> Self {
+        Self::new(Arch::MobilenetV2, 1000)
+    }
+}
+
+impl ModelSpec {
+    /// `arch` for `classes` classes as torchvision has it: 224×224 RGB, the published head.
+    pub fn new(arch: Arch, classes: usize) -> Self {
+        Self {
+            arch,
+            classes,
+            in_channels: 3,
+            image_size: [224; 2],
+            width: 1.0,
+            geometry: Geometry::Torch,
+            head: Head::Original,
+            head_init: HeadInit::Published,
+        }
+    }
+
+    /// The same for square images of `size` rows.
+    pub fn with_image_size(self, size: usize) -> Self {
+        Self { image_size: [size; 2], ..self }
+    }
+
+    /// The same for images of `in_channels` channels.
+    pub fn with_in_channels(self, in_channels: usize) -> Self {
+        Self { in_channels, ..self }
+    }
+
+    /// The same in another framework's arithmetic.
+    pub fn with_geometry(self, geometry: Geometry) -> Self {
+        Self { geometry, ..self }
+    }
+
+    /// The same with another classifier.
+    pub fn with_head(self, head: Head) -> Self {
+        Self { head, ..self }
+    }
+
+    /// The same, `width` times as wide.
+    pub fn with_width(self, width: f32) -> Self {
+        Self { width, ..self }
+    }
+
+    /// The graph: torchvision's parameter names, shapes and order.
+    ///
+    /// # Errors
+    /// A size, count, width, geometry or head that this architecture does not have, with what it does have.
+    pub fn build(&self) -> Result<Graph, ZooError> {
+        self.check()?;
+        let input = Shape4::new(1, self.in_channels, self.image_size[0], self.image_size[1]);
+        let mut net = Net::new(self.arch.name(), input);
+        match self.arch {
+            Arch::MobilenetV2 => mobilenet_v2::build(self, &mut net)?,
+            Arch::Resnet18 => resnet::build(self, &mut net, resnet::RESNET18)?,
+            Arch::Resnet50 => resnet::build(self, &mut net, resnet::RESNET50)?,
+            Arch::Vgg16 => vgg::build(self, &mut net)?,
+        }
+        Ok(net.finish())
+    }
+
+    fn check(&self) -> Result<(), ZooError> {
+        let &Self { arch, image_size: size, width, geometry, .. } = self;
+        at_least_one("the number of classes", self.classes)?;
+        at_least_one("the number of input channels", self.in_channels)?;
+        let least = arch.least_size();
+        if size[0] < least || size[1] < least {
+            return Err(ZooError::ImageTooSmall { arch, size, least });
+        }
+        if !arch.has_width() && width != 1.0 {
+            return Err(ZooError::NoWidth { arch, width });
+        }
+        if !(0.05..=16.0).contains(&width) {
+            let (what, rule) = ("the width multiplier", "between 0.05 and 16");
+            return Err(ZooError::OutOfRange { what, rule, got: width.to_string() });
+        }
+        if !arch.has_geometry(geometry) {
+            return Err(ZooError::NoGeometry { arch, geometry });
+        }
+        self.head.check()
+    }
+}
+
+/// An error where `got` is 0.
+pub(crate) fn at_least_one(what: &'static str, got: usize) -> Result<(), ZooError> {
+    if got > 0 {
+        return Ok(());
+    }
+    Err(ZooError::OutOfRange { what, rule: "at least 1", got: got.to_string() })
+}
