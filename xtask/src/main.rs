@@ -1,2 +1,41 @@
-//! Automation for people who work on defrost.
-fn main() {}
+//! Automation for people who work on defrost: `cargo xtask COMMAND`.
+
+mod fetch;
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  test     everything that must pass: format, lints, tidy, tests, docs
+  tidy     the rules on structure alone: levels of crates, module docs, file sizes
+  fetch    brings the published file that the embedded weights were made of, checks its hash, makes them again
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["test"] => test::run(),
+        ["tidy"] => tidy::run(),
+        ["fetch"] => fetch::run(),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(1).unwrap_or(Path::new(".")).to_owned()
+}
