@@ -5,6 +5,9 @@
 //! by others. Frameworks that compute the same architecture differently are a [`Geometry`] of it and keep the names.
 //! This crate knows no file format: weights come in as named [`defrost_tensor::HostTensor`]s.
 //!
+//! A further architecture is one file that builds it, an entry in [`Arch`], a line in [`ModelSpec::build`], and its
+//! weights in the registry ([`Weights`]).
+//!
 //! ```
 //! use defrost_zoo::{Arch, ModelSpec};
 //!
@@ -27,6 +30,7 @@ mod resnet;
 mod spec;
 mod stem;
 mod summary;
+pub mod timm;
 mod vgg;
 
 pub use arch::Arch;

@@ -1,6 +1,7 @@
 //! Named tensors become a network's parameters: what fits, what is new, what is wrong.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use defrost_graph::{Graph, ParamId, ParamKind, ParamStore};
 use defrost_tensor::HostTensor;
@@ -73,10 +74,56 @@ pub struct LoadReport {
     pub mismatched: Vec<Mismatch>,
 }
 
+impl LoadOptions {
+    /// The same with another rule for the head.
+    pub fn with_head(self, head: HeadLoading) -> Self {
+        Self { head, ..self }
+    }
+
+    /// The same, with missing and surplus tensors an error or not.
+    pub fn with_strict(self, strict: bool) -> Self {
+        Self { strict, ..self }
+    }
+
+    /// The same with another rule for input channels.
+    pub fn with_tradition(self, tradition: Tradition) -> Self {
+        Self { tradition, ..self }
+    }
+
+    /// The same with another start of what is not loaded.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+}
+
 impl LoadReport {
     /// Whether every parameter is loaded or belongs to a new head, and nothing is left over.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.surplus.is_empty() && self.mismatched.is_empty()
+    }
+}
+
+impl fmt::Display for LoadReport {
+    /// One line, as in `260 tensors loaded, the first convolution adapted, the head new`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tensors loaded", self.matched.len())?;
+        for (count, what) in [
+            (self.missing.len(), "missing"),
+            (self.mismatched.len(), "of another shape"),
+            (self.surplus.len(), "not in the network"),
+            (self.dropped.len(), "of another head left out"),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        if self.adapted.is_some() {
+            f.write_str(", the first convolution adapted")?;
+        }
+        if !self.reinitialised.is_empty() {
+            f.write_str(", the head new")?;
+        }
+        Ok(())
     }
 }
 
@@ -136,8 +183,8 @@ pub fn match_weights<'a>(
 
 /// `graph`'s parameters with the values of `tensors`, and what was done.
 ///
-/// Everything not loaded starts as [`ParamStore::init`] starts it. Names may all begin with `module.` (PyTorch's
-/// `DataParallel`).
+/// Everything not loaded starts as [`ParamStore::init`] starts it. Where all names begin with `module.`,
+/// `_orig_mod.` or `model.` (PyTorch's wrappers), that is taken off.
 ///
 /// # Errors
 /// [`ZooError::NotFinite`] and [`ZooError::DuplicateTensor`] for broken files; [`ZooError::DoesNotFit`], which lists the
@@ -156,7 +203,7 @@ pub fn load(
         || (options.strict && !report.is_complete())
         || (options.head == HeadLoading::Required && lacks_head(graph, &report));
     if misfit {
-        let fits = which_fits(graph, shapes().collect());
+        let fits = which_fits(&shapes().collect::<Vec<_>>());
         return Err(ZooError::DoesNotFit { model: graph.name().into(), report: Box::new(report), fits });
     }
     let mut store = ParamStore::init(graph, options.seed);
@@ -199,39 +246,60 @@ fn lacks_head(graph: &Graph, report: &LoadReport) -> bool {
         .any(|id| graph.stages()[graph.stage_of(id)].head)
 }
 
+/// What PyTorch's wrappers put before every name.
+const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "model."];
+
 fn without_prefix(mut tensors: Vec<(String, HostTensor)>) -> Vec<(String, HostTensor)> {
-    const PREFIX: &str = "module.";
-    if tensors.iter().all(|(name, _)| name.starts_with(PREFIX)) {
-        tensors.iter_mut().for_each(|(name, _)| drop(name.drain(..PREFIX.len())));
+    for prefix in PREFIXES {
+        if tensors.iter().all(|(name, _)| name.starts_with(prefix)) {
+            tensors.iter_mut().for_each(|(name, _)| drop(name.drain(..prefix.len())));
+        }
     }
     tensors
 }
 
-/// The model of the zoo that these tensors belong to, heads aside, as in `mobilenet_v2 (width 0.5)`.
-fn which_fits(graph: &Graph, tensors: Vec<(&str, &[usize])>) -> Option<String> {
+/// The model of the zoo that these tensors belong to, as in `mobilenet_v2 (width 0.5) for 1000 classes`.
+fn which_fits(tensors: &[(&str, &[usize])]) -> Option<String> {
     const WIDTHS: [f32; 6] = [1.0, 0.35, 0.5, 0.75, 1.3, 1.4];
-    let channels = graph.input_shape().c;
+    let by_name: HashMap<_, _> = tensors.iter().copied().collect();
     for arch in Arch::ALL {
         for &width in if arch.has_width() { &WIDTHS[..] } else { &WIDTHS[..1] } {
             for geometry in [Geometry::Torch, Geometry::Keras] {
-                let spec = ModelSpec::new(arch, 1000).with_image_size(64).with_in_channels(channels);
-                let Ok(candidate) = spec.with_width(width).with_geometry(geometry).build() else { continue };
-                let report = match_weights(&candidate, tensors.iter().copied(), HeadLoading::New);
-                let same_table = graph
-                    .params()
-                    .iter()
-                    .map(|p| (&p.name, &p.shape))
-                    .eq(candidate.params().iter().map(|p| (&p.name, &p.shape)));
-                if report.is_complete() && !same_table {
-                    let width = if width == 1.0 { String::new() } else { format!(", width {width}") };
-                    let geometry = match geometry {
-                        Geometry::Keras => ", geometry keras",
-                        Geometry::Torch => "",
-                    };
-                    return Some(format!("{arch}{width}{geometry}"));
+                let spec = ModelSpec::new(arch, 1000).with_image_size(64);
+                let spec = spec.with_width(width).with_geometry(geometry);
+                let Ok(graph) = spec.build() else { continue };
+                let stem = stem(&graph).and_then(|id| by_name.get(graph.param(id).name.as_str()));
+                let channels = match stem {
+                    Some(&&[_, c, _, _]) if c > 0 => c,
+                    _ => 3,
+                };
+                let Ok(graph) = spec.with_in_channels(channels).build() else { continue };
+                if !match_weights(&graph, tensors.iter().copied(), HeadLoading::New).is_complete() {
+                    continue;
                 }
+                let mut text = arch.to_string();
+                if width != 1.0 {
+                    text += &format!(" (width {width})");
+                }
+                if geometry == Geometry::Keras {
+                    text += " in Keras' geometry";
+                }
+                match channels {
+                    1 => text += " on grey images",
+                    3 => {}
+                    n => text += &format!(" on images of {n} channels"),
+                }
+                let bias = graph.params().last().and_then(|p| by_name.get(p.name.as_str()));
+                match bias {
+                    Some([classes]) => text += &format!(" for {classes} classes"),
+                    _ => text += " without the published head",
+                }
+                return Some(text);
             }
         }
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

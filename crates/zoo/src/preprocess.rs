@@ -96,7 +96,7 @@ impl Preprocess {
     }
 
     /// The constants for a network of `in_channels` channels. Where these are not the published number, one channel
-    /// takes the mean of the constants (timm's rule), and more repeat them in turn.
+    /// takes the mean of the constants, and more repeat them in turn.
     pub fn pixel_scale(&self, in_channels: usize) -> PixelScale {
         let pick = |values: &[f64], i: usize, default: f64| match values.len() {
             0 => default,

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::{Arch, Geometry, Interpolation, Preprocess, ZooError, error::nearest};
+use crate::{Arch, Geometry, Interpolation, ModelSpec, Preprocess, ZooError, error::nearest};
 
 /// Where a file of weights is found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -15,7 +15,8 @@ pub enum Source {
         /// Its name; the eight hex digits in it begin its SHA-256.
         file: &'static str,
     },
-    /// A repository of the model hub that timm uses; the file there is `model.safetensors`.
+    /// A repository of the model hub that timm uses; the file there is `model.safetensors`, with timm's names: see
+    /// [`crate::timm`].
     Hub {
         /// The repository, `owner/name`.
         id: &'static str,
@@ -41,6 +42,8 @@ pub struct Weights {
     pub preprocess: Preprocess,
     /// Whose arithmetic it was trained in.
     pub geometry: Geometry,
+    /// MobileNetV2's width multiplier; 1 for the others.
+    pub width: f32,
     /// Classes of its head; `None` if it comes without one.
     pub classes: Option<usize>,
     /// Published accuracy on ImageNet's validation set in per cent, with [`Weights::preprocess`].
@@ -61,6 +64,14 @@ impl Weights {
     pub fn all() -> &'static [Self] {
         static ALL: LazyLock<Vec<Weights>> = LazyLock::new(table);
         &ALL
+    }
+
+    /// A network that these weights fit, for `classes` classes and square images of the published size.
+    pub fn spec(&self, classes: usize) -> ModelSpec {
+        ModelSpec::new(self.arch, classes)
+            .with_geometry(self.geometry)
+            .with_width(self.width)
+            .with_image_size(self.preprocess.crop)
     }
 
     /// Those of one architecture, its default first.
@@ -92,18 +103,20 @@ fn table() -> Vec<Weights> {
         source: Source::Torchvision { file },
         preprocess,
         geometry: Geometry::Torch,
+        width: 1.0,
         classes: Some(1000),
         top1: Some(top1),
         licence: "BSD-3-Clause",
     };
-    let timm = |arch, name, id, preprocess| Weights {
+    let timm = |arch, name, id, preprocess, top1| Weights {
         arch,
         name,
         source: Source::Hub { id },
         preprocess,
         geometry: Geometry::Torch,
+        width: 1.0,
         classes: Some(1000),
-        top1: None,
+        top1: Some(top1),
         licence: "Apache-2.0",
     };
     let keras = |arch, name, file, preprocess, top1, licence| Weights {
@@ -112,12 +125,15 @@ fn table() -> Vec<Weights> {
         source: Source::Keras { file },
         preprocess,
         geometry: Geometry::Keras,
+        width: 1.0,
         classes: Some(1000),
         top1: Some(top1),
         licence,
     };
     // Trained at 224, tested best at 288 without a border (timm's `a1` recipe).
     let a1 = || Preprocess::torch().with_size(288, 288).with_interpolation(Interpolation::Bicubic);
+    let bicubic = || Preprocess::torch().with_interpolation(Interpolation::Bicubic);
+    // Keras' accuracies are of a single centre crop.
     vec![
         Weights {
             arch: MobilenetV2,
@@ -125,6 +141,7 @@ fn table() -> Vec<Weights> {
             source: Source::Embedded,
             preprocess: Preprocess::tf().with_size(160, 160),
             geometry: Geometry::Keras,
+            width: 1.0,
             classes: None,
             top1: None,
             licence: "MIT AND Apache-2.0",
@@ -135,21 +152,30 @@ fn table() -> Vec<Weights> {
             MobilenetV2,
             "keras_224",
             "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
-            Preprocess::tf(),
-            71.3,
+            Preprocess::tf().with_size(256, 224),
+            71.336,
             "Apache-2.0",
         ),
+        timm(MobilenetV2, "ra_in1k", "timm/mobilenetv2_100.ra_in1k", bicubic(), 72.91),
+        Weights {
+            width: 0.5,
+            ..timm(MobilenetV2, "050_lamb_in1k", "timm/mobilenetv2_050.lamb_in1k", bicubic(), 65.928)
+        },
+        Weights {
+            width: 1.4,
+            ..timm(MobilenetV2, "140_ra_in1k", "timm/mobilenetv2_140.ra_in1k", bicubic(), 76.528)
+        },
         torchvision(Resnet18, "imagenet1k_v1", "resnet18-f37072fd.pth", v1.clone(), 69.758),
-        timm(Resnet18, "a1_in1k", "timm/resnet18.a1_in1k", a1()),
+        timm(Resnet18, "a1_in1k", "timm/resnet18.a1_in1k", a1(), 73.164),
         torchvision(Resnet50, "imagenet1k_v2", "resnet50-11ad3fa6.pth", v2(), 80.858),
         torchvision(Resnet50, "imagenet1k_v1", "resnet50-0676ba61.pth", v1.clone(), 76.13),
-        timm(Resnet50, "a1_in1k", "timm/resnet50.a1_in1k", a1()),
+        timm(Resnet50, "a1_in1k", "timm/resnet50.a1_in1k", a1(), 81.24),
         keras(
             Resnet50,
             "keras",
             "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
-            Preprocess::caffe(),
-            74.9,
+            Preprocess::caffe().with_size(256, 224),
+            74.928,
             "MIT",
         ),
         torchvision(Vgg16, "imagenet1k_v1", "vgg16-397923af.pth", v1, 71.592),
@@ -157,9 +183,65 @@ fn table() -> Vec<Weights> {
             Vgg16,
             "keras",
             "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
-            Preprocess::caffe(),
-            71.3,
+            Preprocess::caffe().with_size(256, 224),
+            71.268,
             "CC-BY-4.0",
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{HeadLoading, match_weights};
+
+    #[test]
+    fn every_entry_is_found_and_its_network_builds() {
+        for weights in Weights::all() {
+            let graph = weights.spec(7).build().unwrap();
+            assert_eq!((graph.name(), graph.classes()), (weights.arch.name(), 7));
+            assert_eq!(Weights::find(weights.arch, weights.name).unwrap(), weights);
+            if let Source::Torchvision { file } = weights.source {
+                let hash = file.strip_suffix(".pth").unwrap().rsplit('-').next().unwrap();
+                assert!(hash.len() == 8 && u32::from_str_radix(hash, 16).is_ok(), "{file}");
+            }
+        }
+        let default = Weights::find(Arch::MobilenetV2, "default").unwrap();
+        assert_eq!((default.source, default.geometry), (Source::Embedded, Geometry::Keras));
+        let error = Weights::find(Arch::Vgg16, "imagenet1k_v2").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no set of weights `vgg16/imagenet1k_v2`, did you mean `imagenet1k_v1`?; \
+             there is imagenet1k_v1, keras"
+        );
+    }
+
+    #[test]
+    fn the_embedded_file_is_a_whole_backbone() {
+        // The format's first eight bytes are the header's length; the header is JSON.
+        let (length, rest) = embedded().split_first_chunk().unwrap();
+        let header = &rest[..u64::from_le_bytes(*length) as usize];
+        let mut header: HashMap<String, Value> = serde_json::from_slice(header).unwrap();
+        let metadata = header.remove("__metadata__").unwrap();
+        let shape = |v: &Value| -> Vec<usize> {
+            v["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect()
+        };
+        let shapes: Vec<_> = header.iter().map(|(name, v)| (name.as_str(), shape(v))).collect();
+        let weights = Weights::find(Arch::MobilenetV2, "keras").unwrap();
+        let graph = weights.spec(7).build().unwrap();
+        let report =
+            match_weights(&graph, shapes.iter().map(|(n, s)| (*n, s.as_slice())), HeadLoading::IfFits);
+        assert!(report.is_complete(), "{report:?}");
+        assert_eq!(report.reinitialised, ["classifier.1.weight", "classifier.1.bias"]);
+        assert_eq!(
+            (metadata["geometry"].as_str(), metadata["model"].as_str()),
+            (Some("keras"), Some("mobilenet_v2"))
+        );
+        let family = Preprocess::from_family(metadata["preprocess"].as_str().unwrap()).unwrap();
+        assert_eq!(family.pixel_scale(3), weights.preprocess.pixel_scale(3));
+    }
 }

@@ -99,6 +99,11 @@ impl ModelSpec {
         Self { head, ..self }
     }
 
+    /// The same with another start of the classifier's last layer.
+    pub fn with_head_init(self, head_init: HeadInit) -> Self {
+        Self { head_init, ..self }
+    }
+
     /// The same, `width` times as wide.
     pub fn with_width(self, width: f32) -> Self {
         Self { width, ..self }

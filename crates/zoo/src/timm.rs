@@ -1,0 +1,147 @@
+//! timm's names of the published networks, as torchvision's.
+//!
+//! ResNets have the same names in both. timm's MobileNetV2 is an EfficientNet by its names, and its VGG16 has convolutions
+//! in place of the two wide dense layers; their values are in the same order. timm computes as torchvision does.
+
+use defrost_tensor::HostTensor;
+
+use crate::Arch;
+
+/// `tensors` of timm's `arch` under torchvision's names and shapes, in the order given.
+///
+/// What has no timm name of this network stays as it is, so that torchvision's own files pass unchanged.
+pub fn to_torchvision(
+    arch: Arch,
+    tensors: impl IntoIterator<Item = (String, HostTensor)>,
+) -> Vec<(String, HostTensor)> {
+    let rename = |(timm, tensor): (String, HostTensor)| {
+        let name = match arch {
+            Arch::MobilenetV2 => mobilenet_v2_name(&timm),
+            Arch::Vgg16 => vgg16_name(&timm),
+            Arch::Resnet18 | Arch::Resnet50 => None,
+        };
+        let Some(name) = name else { return (timm, tensor) };
+        // Only a wide layer of VGG16 has four axes under a dense layer's name.
+        let tensor = match *tensor.shape() {
+            [out, i, h, w] if name.starts_with("classifier.") => {
+                tensor.clone().reshape([out, i * h * w]).unwrap_or(tensor)
+            }
+            _ => tensor,
+        };
+        (name, tensor)
+    };
+    tensors.into_iter().map(rename).collect()
+}
+
+/// torchvision's name of a tensor of timm's `mobilenetv2_*`.
+pub fn mobilenet_v2_name(timm: &str) -> Option<String> {
+    /// Blocks before each of timm's stages.
+    const BEFORE: [usize; 8] = [0, 1, 3, 6, 10, 13, 16, 17];
+    let (module, leaf) = timm.rsplit_once('.')?;
+    let module = match module {
+        "conv_stem" => "features.0.0".into(),
+        "bn1" => "features.0.1".into(),
+        "conv_head" => "features.18.0".into(),
+        "bn2" => "features.18.1".into(),
+        "classifier" => "classifier.1".into(),
+        _ => {
+            let mut parts = module.strip_prefix("blocks.")?.split('.');
+            let (stage, block, part) = (parts.next()?, parts.next()?, parts.next()?);
+            let (stage, block): (usize, usize) = (stage.parse().ok()?, block.parse().ok()?);
+            let index = BEFORE.get(stage)? + block;
+            if parts.next().is_some() || index >= *BEFORE.get(stage + 1)? {
+                return None;
+            }
+            let place = match (stage, part) {
+                (0, "conv_dw") => "0.0",
+                (0, "bn1") => "0.1",
+                (0, "conv_pw") => "1",
+                (0, "bn2") => "2",
+                (0, _) => return None,
+                (_, "conv_pw") => "0.0",
+                (_, "bn1") => "0.1",
+                (_, "conv_dw") => "1.0",
+                (_, "bn2") => "1.1",
+                (_, "conv_pwl") => "2",
+                (_, "bn3") => "3",
+                _ => return None,
+            };
+            format!("features.{}.conv.{place}", index + 1)
+        }
+    };
+    Some(format!("{module}.{leaf}"))
+}
+
+/// torchvision's name of a tensor of timm's `vgg16`, where it differs.
+pub fn vgg16_name(timm: &str) -> Option<String> {
+    let (module, leaf) = timm.rsplit_once('.')?;
+    let module = match module {
+        "pre_logits.fc1" => "classifier.0",
+        "pre_logits.fc2" => "classifier.3",
+        "head.fc" => "classifier.6",
+        _ => return None,
+    };
+    Some(format!("{module}.{leaf}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HeadLoading, ModelSpec, match_weights};
+
+    /// timm's own listing of `mobilenetv2_100`: seven stages of blocks.
+    fn timm_names() -> Vec<String> {
+        let mut modules = vec!["conv_stem".to_owned(), "bn1".into()];
+        for (stage, blocks) in [1, 2, 3, 4, 3, 3, 1].into_iter().enumerate() {
+            for block in 0..blocks {
+                let parts: &[_] = match stage {
+                    0 => &["conv_dw", "bn1", "conv_pw", "bn2"],
+                    _ => &["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"],
+                };
+                modules.extend(parts.iter().map(|p| format!("blocks.{stage}.{block}.{p}")));
+            }
+        }
+        modules.extend(["conv_head".to_owned(), "bn2".into()]);
+        let leaves = |module: &str| match module.rsplit('.').next() {
+            Some(last) if last.starts_with("bn") => {
+                &["weight", "bias", "running_mean", "running_var", "num_batches_tracked"][..]
+            }
+            _ => &["weight"],
+        };
+        let all = modules.iter().flat_map(|m| leaves(m).iter().map(move |l| format!("{m}.{l}")));
+        all.chain(["classifier.weight".into(), "classifier.bias".into()]).collect()
+    }
+
+    #[test]
+    fn every_name_of_mobilenet_v2_is_found_in_order() {
+        let graph = ModelSpec::new(Arch::MobilenetV2, 1000).build().unwrap();
+        let names = timm_names().into_iter().map(|n| mobilenet_v2_name(&n).unwrap_or_else(|| panic!("{n}")));
+        let names: Vec<_> = names.filter(|n| !n.ends_with("tracked")).collect();
+        assert!(names.iter().eq(graph.params().iter().map(|p| &p.name)));
+        for other in ["blocks.7.0.bn1.weight", "blocks.6.1.bn1.weight", "features.0.0.weight", "bn3.weight"] {
+            assert_eq!(mobilenet_v2_name(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn vgg16s_convolutions_become_dense() {
+        let tensors = [
+            ("features.0.bias", vec![64]),
+            ("pre_logits.fc1.weight", vec![3, 2, 7, 7]),
+            ("head.fc.bias", vec![5]),
+        ];
+        let tensors = tensors.map(|(n, shape)| (n.to_owned(), HostTensor::zeros(shape)));
+        let got = to_torchvision(Arch::Vgg16, tensors.clone());
+        let got: Vec<_> = got.iter().map(|(n, t)| (n.as_str(), t.shape())).collect();
+        assert_eq!(
+            got,
+            [("features.0.bias", &[64][..]), ("classifier.0.weight", &[3, 98]), ("classifier.6.bias", &[5])]
+        );
+        let counter = [("bn1.num_batches_tracked".to_owned(), HostTensor::zeros([]))];
+        assert_eq!(to_torchvision(Arch::MobilenetV2, counter)[0].0, "features.0.1.num_batches_tracked");
+        assert_eq!(to_torchvision(Arch::Resnet18, tensors.clone()), tensors);
+        let graph = ModelSpec::new(Arch::Vgg16, 5).build().unwrap();
+        let report = match_weights(&graph, got, HeadLoading::IfFits);
+        assert_eq!(report.surplus, [""; 0]);
+    }
+}
