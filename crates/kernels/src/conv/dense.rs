@@ -1,0 +1,169 @@
+//! Gathers of dense and grouped convolutions as matrix products over packed weights.
+
+use super::gather::{Gather, Phase};
+use super::{Epilogue, bounds};
+use crate::Threads;
+use crate::scratch::{carve, floats_for};
+use crate::threads::Parts;
+use crate::tile::{Finish, Panels, PtrMut, ROW_ALIGN, Right, RowBlock, pack, packed_len, row_block};
+
+/// Target rows of a task, at most: their sources stay in the second-level cache while the weights' panels pass by.
+const BLOCK_ROWS: usize = 240;
+
+/// Rows a task for a phase of `rows` rows and `taps` taps: a function of the shape alone.
+fn block_rows(rows: usize, taps: usize) -> usize {
+    // The table of sources must not drive the sources themselves out of the cache.
+    let most = (8192 / taps.max(1)).clamp(ROW_ALIGN, BLOCK_ROWS);
+    let blocks = rows.div_ceil(most).max(rows.div_ceil(ROW_ALIGN).min(8));
+    rows.div_ceil(blocks.max(1)).next_multiple_of(ROW_ALIGN)
+}
+
+fn phase_rows(gather: &Gather, phase: &Phase) -> usize {
+    gather.source.n * phase.grid[0] * phase.grid[1]
+}
+
+fn table_floats(gather: &Gather) -> usize {
+    let table = |phase: &Phase| {
+        let rows = block_rows(phase_rows(gather, phase), phase.taps.len());
+        floats_for::<*const f32>(phase.taps.len() * rows) + floats_for::<usize>(rows)
+    };
+    gather.phases.iter().map(table).max().unwrap_or(0)
+}
+
+/// Floats of workspace for [`run`]: packed weights, a row of zeros for the padding, and a table of sources a thread.
+pub(super) fn workspace(threads: &Threads, gather: &Gather) -> usize {
+    let packed =
+        |phase: &Phase| packed_len(threads.isa(), phase.taps.len(), gather.depth(), gather.columns());
+    let packed: usize = gather.phases.iter().map(|p| crate::lines(packed(p))).sum();
+    packed * gather.groups + floats_for::<f32>(gather.source.c) + threads.count() * table_floats(gather)
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(super) fn run(
+    threads: &Threads,
+    gather: &Gather,
+    source: &[f32],
+    weight: &[f32],
+    epilogue: &Epilogue<'_>,
+    accumulate: bool,
+    target: &mut [f32],
+    workspace: &mut [f32],
+) {
+    let (zeros, workspace) = carve::<f32>(workspace, gather.source.c);
+    zeros.fill(0.0);
+    let zeros = &*zeros;
+    let (tables, mut workspace) = workspace.split_at_mut(threads.count() * table_floats(gather));
+    let tables = Parts::new(tables, table_floats(gather));
+    let (depth, columns) = (gather.depth(), gather.columns());
+    let panels = Panels::new(threads.isa(), columns);
+    let out = PtrMut(target.as_mut_ptr());
+    for phase in &gather.phases {
+        let taps = phase.taps.len();
+        let packed_group = crate::lines(taps * depth * panels.padded());
+        let (packed, rest) = std::mem::take(&mut workspace).split_at_mut(packed_group * gather.groups);
+        workspace = rest;
+        pack_weights(threads, gather, phase, weight, packed, packed_group);
+        let packed = &*packed;
+        let rows = phase_rows(gather, phase);
+        let block = block_rows(rows, taps);
+        let blocks = rows.div_ceil(block);
+        // Few rows (a late stage, a small batch): the columns are shared out as well.
+        let splits = if blocks < 8 { panels.count() } else { 1 };
+        threads.for_each(blocks * splits, |worker, task| {
+            let rows = task / splits * block..rows.min((task / splits + 1) * block);
+            let panel = task % splits;
+            let run = if splits > 1 { panel..panel + 1 } else { 0..panels.count() };
+            // SAFETY: one task a worker at a time.
+            let table = unsafe { tables.get(worker) };
+            let (sources, table) = carve::<*const f32>(table, taps * block);
+            let (targets, _) = carve::<usize>(table, block);
+            let targets = &mut targets[..rows.len()];
+            fill_table(gather, phase, rows.start, source, zeros, block, sources, targets);
+            for group in 0..gather.groups {
+                let first = group * columns;
+                // SAFETY: `first` is below the target's channels, the pointers' lengths.
+                let shifted =
+                    |s: Option<&[f32]>| s.map_or(std::ptr::null(), |s| unsafe { s.as_ptr().add(first) });
+                row_block(
+                    threads.isa(),
+                    &RowBlock {
+                        sources,
+                        stride: block,
+                        taps,
+                        depth,
+                        shift: group * depth,
+                        weight: &packed[group * packed_group..][..packed_group],
+                        panels,
+                        run: run.clone(),
+                        targets,
+                        // SAFETY: as above.
+                        out: unsafe { out.get().add(first) },
+                        accumulate,
+                        finish: Finish {
+                            bias: shifted(epilogue.bias),
+                            residual: shifted(epilogue.residual),
+                            bounds: bounds(epilogue.activation),
+                        },
+                    },
+                );
+            }
+        });
+    }
+}
+
+fn pack_weights(
+    threads: &Threads,
+    gather: &Gather,
+    phase: &Phase,
+    weight: &[f32],
+    packed: &mut [f32],
+    packed_group: usize,
+) {
+    let (depth, columns) = (gather.depth(), gather.columns());
+    let (row, column) =
+        if gather.transposed { (1, gather.weight_columns) } else { (gather.weight_columns, 1) };
+    let mut starts = Vec::with_capacity(phase.taps.len());
+    for group in 0..gather.groups {
+        // A group's weights are the convolution's output channels of that group.
+        let first = group * if gather.transposed { depth } else { columns };
+        let tap_len = weight.len() / gather.window;
+        starts.clear();
+        starts.extend(phase.taps.iter().map(|tap| tap.index * tap_len + first));
+        let right = Right { data: weight, taps: &starts, depth, row, column };
+        pack(threads, &right, columns, &mut packed[group * packed_group..][..packed_group]);
+    }
+}
+
+/// Writes where the sources and targets of a block's rows lie.
+#[allow(clippy::too_many_arguments)]
+fn fill_table(
+    gather: &Gather,
+    phase: &Phase,
+    first: usize,
+    source: &[f32],
+    zeros: &[f32],
+    stride: usize,
+    sources: &mut [*const f32],
+    targets: &mut [usize],
+) {
+    let [gh, gw] = phase.grid;
+    let position = |r: usize| (r / (gh * gw), r / gw % gh, r % gw);
+    let (mut n, mut y, mut x) = position(first);
+    for (i, target) in targets.iter_mut().enumerate() {
+        *target = gather.target_at(phase, n, y, x);
+        for (t, tap) in phase.taps.iter().enumerate() {
+            sources[t * stride + i] =
+                gather.source_at(tap, n, y, x).map_or(zeros.as_ptr(), |at| source[at..].as_ptr());
+        }
+        x += 1;
+        if x == gw {
+            (x, y) = (0, y + 1);
+            if y == gh {
+                (y, n) = (0, n + 1);
+            }
+        }
+    }
+    for tap in sources.chunks_exact_mut(stride) {
+        tap[targets.len()..].fill(zeros.as_ptr());
+    }
+}

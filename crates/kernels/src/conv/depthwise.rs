@@ -1,0 +1,321 @@
+//! Depthwise convolutions: loops over pixels with the channels in vectors.
+
+use super::gather::{Gather, Phase, Tap};
+use super::weight::valid;
+use super::{ConvShape, Epilogue, bounds};
+use crate::Threads;
+use crate::reduce::add_shards;
+use crate::simd::{Vector, dispatch};
+use crate::tile::{Finish, PtrMut};
+
+/// Target floats of a task, about.
+const TASK: usize = 1 << 14;
+
+pub(super) fn run(
+    threads: &Threads,
+    gather: &Gather,
+    source: &[f32],
+    weight: &[f32],
+    epilogue: &Epilogue<'_>,
+    accumulate: bool,
+    target: &mut [f32],
+) {
+    let shape = gather.target;
+    let rows = (TASK / (shape.w * shape.c)).clamp(1, shape.h);
+    let tasks = shape.h.div_ceil(rows);
+    let out = PtrMut(target.as_mut_ptr());
+    threads.for_each(shape.n * tasks, |_, task| {
+        let (n, y) = (task / tasks, task % tasks * rows);
+        let finish = Finish {
+            bias: epilogue.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            residual: epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            bounds: bounds(epilogue.activation),
+        };
+        for y in y..(y + rows).min(shape.h) {
+            target_row(threads.isa(), &Row { gather, source, weight, finish, accumulate, out, n, y });
+        }
+    });
+}
+
+/// The work of [`target_row`]: row `y` of image `n` of the target.
+struct Row<'a> {
+    gather: &'a Gather,
+    source: &'a [f32],
+    weight: &'a [f32],
+    finish: Finish,
+    accumulate: bool,
+    out: PtrMut,
+    n: usize,
+    y: usize,
+}
+
+dispatch!(fn target_row(row: &Row<'_>) = target_row_body);
+
+#[inline(always)]
+fn target_row_body<V: Vector>(row: &Row<'_>) {
+    let gather = row.gather;
+    for phase in &gather.phases {
+        if row.y % gather.spread[0] != phase.origin[0] {
+            continue;
+        }
+        let y = row.y / gather.spread[0];
+        let mut done = 0;
+        if let Some(interior) = interior(gather, phase, y) {
+            (0..interior.start).for_each(|x| position::<V>(row, phase, y, x));
+            done = interior.start;
+            let [_, step] = gather.step;
+            while done + 4 <= interior.end {
+                match step {
+                    1 => four::<V, 1>(row, phase, y, done),
+                    _ => four::<V, 2>(row, phase, y, done),
+                }
+                done += 4;
+            }
+        }
+        (done..phase.grid[1]).for_each(|x| position::<V>(row, phase, y, x));
+    }
+}
+
+/// The positions of a row whose nine sources are all inside, where the fast path for 3×3 windows applies.
+#[inline(always)]
+fn interior(gather: &Gather, phase: &Phase, y: usize) -> Option<std::ops::Range<usize>> {
+    let first = phase.taps.first()?.offset;
+    let square = phase.taps.len() == 9
+        && phase
+            .taps
+            .iter()
+            .enumerate()
+            .all(|(i, t)| t.offset == [first[0] + (i / 3) as isize, first[1] + (i % 3) as isize]);
+    let top = (y * gather.step[0]).wrapping_add_signed(first[0]);
+    if !square
+        || gather.step[1] > 2
+        || gather.spread != [1; 2]
+        || top >= gather.source.h
+        || top + 2 >= gather.source.h
+    {
+        return None;
+    }
+    let at = |offset| valid(phase.grid[1], gather.step[1], offset, gather.source.w);
+    let (left, right) = (at(first[1]), at(first[1] + 2));
+    let range = left.start..right.end;
+    (range.start < range.end).then_some(range)
+}
+
+/// One target position with whatever taps are inside.
+#[inline(always)]
+fn position<V: Vector>(row: &Row<'_>, phase: &Phase, y: usize, x: usize) {
+    const MAX: usize = 32;
+    let (gather, channels) = (row.gather, row.gather.target.c);
+    let target = gather.target_at(phase, row.n, y, x);
+    let mut pairs = [(std::ptr::null::<f32>(), std::ptr::null::<f32>()); MAX];
+    let mut taps: &[Tap] = &phase.taps;
+    let (mut first, mut count) = (true, 0);
+    loop {
+        // In pieces of `MAX` taps: windows beyond 5×5 are rare.
+        while let Some((tap, rest)) = taps.split_first().filter(|_| count < MAX) {
+            taps = rest;
+            if let Some(at) = gather.source_at(tap, row.n, y, x) {
+                pairs[count] = (row.source[at..].as_ptr(), row.weight[tap.index * channels..].as_ptr());
+                count += 1;
+            }
+        }
+        let last = taps.is_empty();
+        let pairs = &pairs[..count];
+        for c in (0..channels).step_by(V::LANES) {
+            let lanes = V::LANES.min(channels - c);
+            // SAFETY: each pointer is valid for the channels, `target` is a position of the target (and residual).
+            unsafe {
+                let mut acc = V::splat(0.0);
+                for &(source, weight) in pairs {
+                    acc = load::<V>(source.add(c), lanes).fma(load::<V>(weight.add(c), lanes), acc);
+                }
+                finish::<V>(row, acc, target + c, c, lanes, row.accumulate || !first, last);
+            }
+        }
+        if last {
+            return;
+        }
+        (first, count) = (false, 0);
+    }
+}
+
+/// # Safety
+/// `lanes` floats can be read.
+#[inline(always)]
+unsafe fn load<V: Vector>(ptr: *const f32, lanes: usize) -> V {
+    // SAFETY: the caller's.
+    unsafe { if lanes == V::LANES { V::load(ptr) } else { V::load_part(ptr, lanes) } }
+}
+
+/// # Safety
+/// `lanes` channels from `c` of a target at `at` exist.
+#[inline(always)]
+unsafe fn finish<V: Vector>(row: &Row<'_>, sum: V, at: usize, c: usize, lanes: usize, add: bool, last: bool) {
+    let mut v = sum;
+    // SAFETY: the caller's.
+    unsafe {
+        let out = row.out.get().add(at);
+        if add {
+            v = v.add(load::<V>(out, lanes));
+        }
+        if last {
+            if !row.finish.bias.is_null() {
+                v = v.add(load::<V>(row.finish.bias.add(c), lanes));
+            }
+            if !row.finish.residual.is_null() {
+                v = v.add(load::<V>(row.finish.residual.add(at), lanes));
+            }
+            let (low, high) = row.finish.bounds;
+            v = v.at_least(V::splat(low)).at_most(V::splat(high));
+        }
+        if lanes == V::LANES { v.store(out) } else { v.store_part(out, lanes) }
+    }
+}
+
+/// Four neighbouring positions of a 3×3 window, all of whose sources are inside: each source is loaded once.
+#[inline(always)]
+fn four<V: Vector, const STEP: usize>(row: &Row<'_>, phase: &Phase, y: usize, x: usize) {
+    let (gather, channels) = (row.gather, row.gather.target.c);
+    let sources: [*const f32; 3] = std::array::from_fn(|i| {
+        let at = gather.source_at(&phase.taps[3 * i], row.n, y, x);
+        row.source[at.expect("the position is interior")..].as_ptr()
+    });
+    let weights: [*const f32; 9] =
+        std::array::from_fn(|i| row.weight[phase.taps[i].index * channels..].as_ptr());
+    let target = gather.target_at(phase, row.n, y, x);
+    for c in (0..channels).step_by(V::LANES) {
+        let lanes = V::LANES.min(channels - c);
+        // SAFETY: as in `position`; the three source rows hold `3 · STEP + 3` positions from here.
+        unsafe {
+            let mut acc = [V::splat(0.0); 4];
+            for i in 0..3 {
+                let w: [V; 3] = std::array::from_fn(|j| load::<V>(weights[3 * i + j].add(c), lanes));
+                for s in 0..3 * STEP + 3 {
+                    let v = load::<V>(sources[i].add(s * channels + c), lanes);
+                    for (o, acc) in acc.iter_mut().enumerate() {
+                        if s >= o * STEP && s < o * STEP + 3 {
+                            *acc = v.fma(w[s - o * STEP], *acc);
+                        }
+                    }
+                }
+            }
+            for (o, acc) in acc.into_iter().enumerate() {
+                finish::<V>(row, acc, target + o * channels + c, c, lanes, row.accumulate, true);
+            }
+        }
+    }
+}
+
+/// How many shards the pixels are summed in: a function of the shape alone.
+fn shards(shape: &ConvShape) -> usize {
+    (shape.output.n * shape.output.h).min(16)
+}
+
+pub(super) fn grad_weight_workspace(shape: &ConvShape) -> usize {
+    shards(shape) * crate::lines(shape.weight_len())
+}
+
+pub(super) fn grad_weight(
+    threads: &Threads,
+    shape: &ConvShape,
+    x: &[f32],
+    grad_out: &[f32],
+    accumulate: bool,
+    grad_weight: &mut [f32],
+    workspace: &mut [f32],
+) {
+    let (shards, part) = (shards(shape), crate::lines(shape.weight_len()));
+    let rows = shape.output.n * shape.output.h;
+    let gather = Gather::forward(shape);
+    let partial = &mut workspace[..shards * part];
+    threads.for_chunks(partial, part, |shard, out| {
+        out.fill(0.0);
+        let rows = rows * shard / shards..rows * (shard + 1) / shards;
+        for row in rows {
+            let (n, y) = (row / shape.output.h, row % shape.output.h);
+            weight_row(threads.isa(), &WeightRow { gather: &gather, x, grad_out, n, y }, out);
+        }
+    });
+    add_shards(threads, partial, part, accumulate, grad_weight);
+}
+
+/// The work of [`weight_row`]: the products of output row `y` of image `n`.
+struct WeightRow<'a> {
+    gather: &'a Gather,
+    x: &'a [f32],
+    grad_out: &'a [f32],
+    n: usize,
+    y: usize,
+}
+
+dispatch!(fn weight_row(row: &WeightRow<'_>, out: &mut [f32]) = weight_row_body);
+
+#[inline(always)]
+fn weight_row_body<V: Vector>(row: &WeightRow<'_>, out: &mut [f32]) {
+    /// Pixels of a row that are worked off for one vector of channels before the next.
+    const PIXELS: usize = 8;
+    let gather = row.gather;
+    let (phase, channels, width) = (&gather.phases[0], gather.source.c, gather.target.w);
+    let step = gather.step[1] * channels;
+    let whole = interior(gather, phase, row.y).filter(|_| gather.step[1] <= 2);
+    for first in (0..width).step_by(PIXELS) {
+        let pixels = first..(first + PIXELS).min(width);
+        if let Some(whole) = &whole
+            && whole.start <= first
+            && pixels.end <= whole.end
+        {
+            let g = row.grad_out[gather.target_at(phase, row.n, row.y, first)..].as_ptr();
+            let sources: [*const f32; 3] = std::array::from_fn(|i| {
+                let at = gather.source_at(&phase.taps[3 * i], row.n, row.y, first);
+                row.x[at.expect("the position is interior")..].as_ptr()
+            });
+            for c in (0..channels).step_by(V::LANES) {
+                let lanes = V::LANES.min(channels - c);
+                // SAFETY: all nine sources of these pixels are inside.
+                unsafe {
+                    let mut acc: [V; 9] =
+                        std::array::from_fn(|t| load::<V>(out.as_ptr().add(t * channels + c), lanes));
+                    for p in 0..pixels.len() {
+                        let gv = load::<V>(g.add(p * channels + c), lanes);
+                        for (t, acc) in acc.iter_mut().enumerate() {
+                            let source = sources[t / 3].add(p * step + t % 3 * channels + c);
+                            *acc = load::<V>(source, lanes).fma(gv, *acc);
+                        }
+                    }
+                    for (t, acc) in acc.into_iter().enumerate() {
+                        store::<V>(acc, out.as_mut_ptr().add(t * channels + c), lanes);
+                    }
+                }
+            }
+            continue;
+        }
+        for tap in &phase.taps {
+            let inside = valid(width, gather.step[1], tap.offset[1], gather.source.w);
+            let (from, to) = (pixels.start.max(inside.start), pixels.end.min(inside.end));
+            let Some(at) = gather.source_at(tap, row.n, row.y, from).filter(|_| from < to) else { continue };
+            let source = row.x[at..].as_ptr();
+            let g = row.grad_out[gather.target_at(phase, row.n, row.y, from)..].as_ptr();
+            let out = &mut out[tap.index * channels..][..channels];
+            for c in (0..channels).step_by(V::LANES) {
+                let lanes = V::LANES.min(channels - c);
+                // SAFETY: this tap's sources of these pixels are inside.
+                unsafe {
+                    let mut acc = load::<V>(out.as_ptr().add(c), lanes);
+                    for p in 0..to - from {
+                        let gv = load::<V>(g.add(p * channels + c), lanes);
+                        acc = load::<V>(source.add(p * step + c), lanes).fma(gv, acc);
+                    }
+                    store::<V>(acc, out.as_mut_ptr().add(c), lanes);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `lanes` floats can be written.
+#[inline(always)]
+unsafe fn store<V: Vector>(v: V, ptr: *mut f32, lanes: usize) {
+    // SAFETY: the caller's.
+    unsafe { if lanes == V::LANES { v.store(ptr) } else { v.store_part(ptr, lanes) } }
+}

@@ -1,0 +1,162 @@
+//! Convolutions: forward, and the gradients of input and weights.
+//!
+//! Forward and input gradient are the same thing here, a *gather*: each position of the target sums products of source
+//! positions and weights. The input gradient with stride `s` is `s · s` gathers, one for each remainder of the position,
+//! each with the taps that reach it; so no position is visited for nothing and nothing is scattered.
+
+mod dense;
+mod depthwise;
+mod gather;
+#[cfg(test)]
+mod tests;
+mod weight;
+
+use defrost_tensor::{Activation, ConvDesc, ConvKind, Pads, Shape4, ShapeError};
+
+use crate::Threads;
+use gather::Gather;
+
+/// A convolution with the shapes of its input and output.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConvShape {
+    desc: ConvDesc,
+    input: Shape4,
+    output: Shape4,
+    pads: Pads,
+}
+
+impl ConvShape {
+    /// `desc` over an input of shape `input`.
+    ///
+    /// # Errors
+    /// As [`ConvDesc::output`].
+    pub fn new(desc: ConvDesc, input: Shape4) -> Result<Self, ShapeError> {
+        Ok(Self { desc, input, output: desc.output(input)?, pads: desc.pads(input.h, input.w) })
+    }
+
+    /// The output's shape.
+    pub fn output(&self) -> Shape4 {
+        self.output
+    }
+
+    fn weight_len(&self) -> usize {
+        self.desc.fan_in() * self.desc.out_channels
+    }
+
+    fn depthwise(&self) -> bool {
+        self.desc.kind() == ConvKind::Depthwise
+    }
+}
+
+/// What happens to a convolution's sums before they are stored: `activation(sum + bias + residual)`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// One value an output channel.
+    pub bias: Option<&'a [f32]>,
+    /// As the output.
+    pub residual: Option<&'a [f32]>,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+/// The values between which an activation keeps its argument: all activations so far are clamps.
+pub(crate) fn bounds(activation: Activation) -> (f32, f32) {
+    match activation {
+        Activation::Relu => (0.0, f32::INFINITY),
+        Activation::Relu6 => (0.0, 6.0),
+        _ => (f32::NEG_INFINITY, f32::INFINITY),
+    }
+}
+
+/// Floats of workspace that [`forward`] needs.
+pub fn forward_workspace(threads: &Threads, shape: &ConvShape) -> usize {
+    if shape.depthwise() { 0 } else { dense::workspace(threads, &Gather::forward(shape)) }
+}
+
+/// `out = activation(conv(x, weight) + bias + residual)`.
+///
+/// # Panics
+/// Where a slice has another length than its shape says.
+pub fn forward(
+    threads: &Threads,
+    shape: &ConvShape,
+    x: &[f32],
+    weight: &[f32],
+    epilogue: &Epilogue<'_>,
+    out: &mut [f32],
+    workspace: &mut [f32],
+) {
+    assert_eq!((x.len(), weight.len()), (shape.input.len(), shape.weight_len()), "input and weights");
+    assert_eq!(out.len(), shape.output.len(), "output");
+    assert!(epilogue.bias.is_none_or(|b| b.len() == shape.output.c), "bias");
+    assert!(epilogue.residual.is_none_or(|r| r.len() == out.len()), "residual");
+    let gather = Gather::forward(shape);
+    if shape.depthwise() {
+        depthwise::run(threads, &gather, x, weight, epilogue, false, out);
+    } else {
+        dense::run(threads, &gather, x, weight, epilogue, false, out, workspace);
+    }
+}
+
+/// Floats of workspace that [`grad_input`] needs.
+pub fn grad_input_workspace(threads: &Threads, shape: &ConvShape) -> usize {
+    if shape.depthwise() { 0 } else { dense::workspace(threads, &Gather::grad_input(shape)) }
+}
+
+/// The gradient with respect to the input; added to `grad_in` where `accumulate`.
+///
+/// # Panics
+/// Where a slice has another length than its shape says.
+pub fn grad_input(
+    threads: &Threads,
+    shape: &ConvShape,
+    grad_out: &[f32],
+    weight: &[f32],
+    accumulate: bool,
+    grad_in: &mut [f32],
+    workspace: &mut [f32],
+) {
+    assert_eq!(
+        (grad_out.len(), weight.len()),
+        (shape.output.len(), shape.weight_len()),
+        "gradient and weights"
+    );
+    assert_eq!(grad_in.len(), shape.input.len(), "input gradient");
+    let (gather, none) = (Gather::grad_input(shape), Epilogue::default());
+    if shape.depthwise() {
+        depthwise::run(threads, &gather, grad_out, weight, &none, accumulate, grad_in);
+    } else {
+        dense::run(threads, &gather, grad_out, weight, &none, accumulate, grad_in, workspace);
+    }
+}
+
+/// Floats of workspace that [`grad_weight`] needs.
+pub fn grad_weight_workspace(threads: &Threads, shape: &ConvShape) -> usize {
+    if shape.depthwise() {
+        depthwise::grad_weight_workspace(shape)
+    } else {
+        weight::workspace(threads, shape)
+    }
+}
+
+/// The gradient with respect to the weights; added to `grad_weight` where `accumulate`.
+///
+/// # Panics
+/// Where a slice has another length than its shape says.
+pub fn grad_weight(
+    threads: &Threads,
+    shape: &ConvShape,
+    x: &[f32],
+    grad_out: &[f32],
+    accumulate: bool,
+    grad_weight: &mut [f32],
+    workspace: &mut [f32],
+) {
+    assert_eq!((x.len(), grad_out.len()), (shape.input.len(), shape.output.len()), "input and gradient");
+    assert_eq!(grad_weight.len(), shape.weight_len(), "weight gradient");
+    if shape.depthwise() {
+        depthwise::grad_weight(threads, shape, x, grad_out, accumulate, grad_weight, workspace);
+    } else {
+        weight::run(threads, shape, x, grad_out, accumulate, grad_weight, workspace);
+    }
+}

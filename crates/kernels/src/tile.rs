@@ -1,0 +1,397 @@
+//! The two matrix kernels that convolutions and dense layers are made of, and the packing of their right operand.
+//!
+//! [`row_block`] computes `out[r] += Σ_t source[t][r] · weight[t]` for a block of rows whose sources are given by pointers: a
+//! convolution's taps are read where they lie, so there is neither an im2col copy nor a packed left operand. (The idea
+//! is the indirection buffer of M. Dukhan, "The Indirect Convolution Algorithm", 2019.) [`outer_block`] computes
+//! `out += Σ_p a[p]ᵀ · b[p]` over runs of pixels: weight gradients.
+//!
+//! Both keep a tile of the result in registers; the tile's columns are whole vectors, its rows are broadcast.
+
+use std::ops::Range;
+
+use crate::simd::{Vector, dispatch};
+use crate::{Isa, Threads};
+
+/// Blocks of rows are padded to a multiple of this: the least common multiple of all tiles' heights.
+pub(crate) const ROW_ALIGN: usize = 24;
+
+/// Rows of packed weights that are worked off before the next: a panel of them stays in the second-level cache.
+const DEPTH_BLOCK: usize = 512;
+
+/// How the columns of a right operand are cut into panels of one to four vectors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panels {
+    columns: usize,
+    lanes: usize,
+    count: usize,
+}
+
+impl Panels {
+    pub(crate) fn new(isa: Isa, columns: usize) -> Self {
+        let (lanes, cols) = lanes_and_cols(isa);
+        Self { columns, lanes, count: columns.div_ceil(lanes).div_ceil(cols).max(1) }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The columns of all panels, padding included.
+    pub(crate) fn padded(&self) -> usize {
+        self.columns.next_multiple_of(self.lanes)
+    }
+
+    /// The padded columns of panel `p`: whole vectors, the wider panels first.
+    pub(crate) fn range(&self, p: usize) -> Range<usize> {
+        let vectors = self.columns.div_ceil(self.lanes);
+        let (least, wider) = (vectors / self.count, vectors % self.count);
+        let start = |p: usize| (p * least + p.min(wider)) * self.lanes;
+        start(p)..start(p + 1)
+    }
+}
+
+fn lanes_and_cols(isa: Isa) -> (usize, usize) {
+    fn of<V: Vector>() -> (usize, usize) {
+        (V::LANES, V::COLS)
+    }
+    dispatch!(fn get() -> (usize, usize) = of);
+    get(isa)
+}
+
+/// A right operand in memory: element `(tap, k, n)` lies at `base[tap] + k · row + n · column`.
+#[derive(Clone, Copy)]
+pub(crate) struct Right<'a> {
+    pub(crate) data: &'a [f32],
+    /// Where each tap starts.
+    pub(crate) taps: &'a [usize],
+    /// Rows a tap.
+    pub(crate) depth: usize,
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+}
+
+/// Floats of a packed right operand.
+pub(crate) fn packed_len(isa: Isa, taps: usize, depth: usize, columns: usize) -> usize {
+    taps * depth * Panels::new(isa, columns).padded()
+}
+
+/// Copies a right operand into panels: panel after panel, each `taps · depth` rows of its columns, missing ones zero.
+pub(crate) fn pack(threads: &Threads, right: &Right<'_>, columns: usize, packed: &mut [f32]) {
+    let panels = Panels::new(threads.isa(), columns);
+    let rows = right.taps.len() * right.depth;
+    assert!(packed.len() >= rows * panels.padded());
+    let out = PtrMut(packed.as_mut_ptr());
+    // Small operands are packed in one go: waking a thread costs more.
+    let pieces = (rows * columns / 16_384).clamp(1, rows.div_ceil(64).max(1));
+    threads.for_each(pieces, |_, piece| {
+        for p in 0..panels.count() {
+            let range = panels.range(p);
+            let rows_of_piece = rows * piece / pieces..rows * (piece + 1) / pieces;
+            let (start, len) = (rows * range.start + rows_of_piece.start * range.len(), rows_of_piece.len());
+            // SAFETY: in bounds (asserted), and each piece has its own rows.
+            let dst = unsafe { std::slice::from_raw_parts_mut(out.get().add(start), len * range.len()) };
+            pack_panel(right, range.start..range.end.min(columns), range.len(), rows_of_piece, dst);
+        }
+    });
+}
+
+/// Copies `rows` of one panel, whose `columns` are padded to `width`.
+pub(crate) fn pack_panel(
+    right: &Right<'_>,
+    columns: Range<usize>,
+    width: usize,
+    rows: Range<usize>,
+    dst: &mut [f32],
+) {
+    let live = columns.len();
+    let mut at = rows.start;
+    while at < rows.end {
+        // Within one tap, and few enough rows that a transposing copy stays in the first-level cache.
+        let (tap, k) = (at / right.depth, at % right.depth);
+        let count = (right.depth - k).min(rows.end - at).min(16);
+        let src = right.taps[tap] + k * right.row + columns.start * right.column;
+        let block = &mut dst[(at - rows.start) * width..][..count * width];
+        if right.column == 1 {
+            for (i, row) in block.chunks_exact_mut(width).enumerate() {
+                row[..live].copy_from_slice(&right.data[src + i * right.row..][..live]);
+                row[live..].fill(0.0);
+            }
+        } else {
+            if live < width {
+                block.fill(0.0);
+            }
+            for n in 0..live {
+                for i in 0..count {
+                    block[i * width + n] = right.data[src + i * right.row + n * right.column];
+                }
+            }
+        }
+        at += count;
+    }
+}
+
+/// A pointer that tasks may share; what they do with it is theirs to keep disjoint.
+#[derive(Clone, Copy)]
+pub(crate) struct PtrMut(pub(crate) *mut f32);
+
+// SAFETY: a mere address; each use states why it is disjoint.
+unsafe impl Send for PtrMut {}
+// SAFETY: as above.
+unsafe impl Sync for PtrMut {}
+
+impl PtrMut {
+    pub(crate) fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// What is done to a finished sum before it is stored.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish {
+    /// One value a column, or null.
+    pub(crate) bias: *const f32,
+    /// As the output, or null.
+    pub(crate) residual: *const f32,
+    /// Least and largest value.
+    pub(crate) bounds: (f32, f32),
+}
+
+/// The work of [`row_block`].
+pub(crate) struct RowBlock<'a> {
+    /// Where row `r` of tap `t` starts: `sources[t · stride + r]`, valid for `shift + depth` floats. Padded with readable
+    /// rows to a multiple of [`ROW_ALIGN`].
+    pub(crate) sources: &'a [*const f32],
+    pub(crate) stride: usize,
+    pub(crate) taps: usize,
+    pub(crate) depth: usize,
+    /// Floats between a source's pointer and the first that counts: the group's first channel.
+    pub(crate) shift: usize,
+    /// Packed by [`pack`].
+    pub(crate) weight: &'a [f32],
+    pub(crate) panels: Panels,
+    /// Which panels are computed.
+    pub(crate) run: Range<usize>,
+    /// Where the first column of each row lies in `out`.
+    pub(crate) targets: &'a [usize],
+    pub(crate) out: *mut f32,
+    /// Whether to add to what is in `out`.
+    pub(crate) accumulate: bool,
+    pub(crate) finish: Finish,
+}
+
+dispatch!(pub(crate) fn row_block(block: &RowBlock<'_>) = row_block_body);
+
+#[inline(always)]
+fn row_block_body<V: Vector>(block: &RowBlock<'_>) {
+    assert!(block.sources.len() >= block.taps * block.stride && block.stride.is_multiple_of(ROW_ALIGN));
+    assert!(block.targets.len() <= block.stride);
+    assert!(block.weight.len() >= block.taps * block.depth * block.panels.padded());
+    // Blocks of the sum's terms: several whole taps, or a part of one.
+    let depth_blocks = block.depth.div_ceil(DEPTH_BLOCK).max(1);
+    let taps_a_block = if depth_blocks > 1 { 1 } else { (DEPTH_BLOCK / block.depth.max(1)).max(1) };
+    let tap_blocks = block.taps.div_ceil(taps_a_block).max(1);
+    for tap_block in 0..tap_blocks {
+        let taps = tap_block * taps_a_block..((tap_block + 1) * taps_a_block).min(block.taps);
+        for depth_block in 0..depth_blocks {
+            let from = block.depth * depth_block / depth_blocks;
+            let terms = Terms {
+                taps: taps.clone(),
+                from,
+                depth: block.depth * (depth_block + 1) / depth_blocks - from,
+                first: tap_block == 0 && depth_block == 0,
+                last: tap_block + 1 == tap_blocks && depth_block + 1 == depth_blocks,
+            };
+            for p in block.run.clone() {
+                match block.panels.range(p).len() / V::LANES {
+                    1 if V::COLS == 1 => row_tiles::<V, 4, 1>(block, &terms, p),
+                    1 => row_tiles::<V, 12, 1>(block, &terms, p),
+                    2 if V::COLS == 2 => row_tiles::<V, 6, 2>(block, &terms, p),
+                    2 => row_tiles::<V, 12, 2>(block, &terms, p),
+                    3 => row_tiles::<V, 8, 3>(block, &terms, p),
+                    _ => row_tiles::<V, 6, 4>(block, &terms, p),
+                }
+            }
+        }
+    }
+}
+
+/// Some of the terms of a sum.
+struct Terms {
+    taps: Range<usize>,
+    /// First channel.
+    from: usize,
+    /// Channels.
+    depth: usize,
+    first: bool,
+    last: bool,
+}
+
+#[inline(always)]
+fn row_tiles<V: Vector, const R: usize, const C: usize>(block: &RowBlock<'_>, terms: &Terms, p: usize) {
+    let range = block.panels.range(p);
+    let packed_row = terms.taps.start * block.depth + terms.from;
+    let panel = &block.weight[block.taps * block.depth * range.start + packed_row * range.len()..];
+    let last_columns = (block.panels.columns - range.start) - (C - 1) * V::LANES;
+    let last_columns = last_columns.min(V::LANES);
+    for r in (0..block.targets.len()).step_by(R) {
+        let mut acc = [[V::splat(0.0); C]; R];
+        let mut b = panel.as_ptr();
+        for tap in terms.taps.clone() {
+            let sources = &block.sources[tap * block.stride + r..][..R];
+            let first = block.shift + terms.from;
+            // SAFETY: every source is valid for `shift + depth` floats, the panel holds a row of `C` vectors a term
+            // (both asserted or promised by the block).
+            unsafe {
+                let a: [*const f32; R] = std::array::from_fn(|i| sources[i].add(first));
+                for k in 0..terms.depth {
+                    let bs: [V; C] = std::array::from_fn(|j| V::load(b.add(j * V::LANES)));
+                    for i in 0..R {
+                        let x = V::splat(*a[i].add(k));
+                        for j in 0..C {
+                            acc[i][j] = x.fma(bs[j], acc[i][j]);
+                        }
+                    }
+                    b = b.add(C * V::LANES);
+                }
+            }
+        }
+        let rows = R.min(block.targets.len() - r);
+        for (i, acc) in acc.iter().enumerate().take(rows) {
+            let at = block.targets[r + i] + range.start;
+            for (j, &acc) in acc.iter().enumerate() {
+                let count = if j + 1 == C { last_columns } else { V::LANES };
+                let at = at + j * V::LANES;
+                // SAFETY: `count` columns of this row lie in the output, in the residual and in the bias.
+                unsafe {
+                    let load = |ptr: *const f32| {
+                        if count == V::LANES { V::load(ptr) } else { V::load_part(ptr, count) }
+                    };
+                    let mut v = acc;
+                    if block.accumulate || !terms.first {
+                        v = v.add(load(block.out.add(at)));
+                    }
+                    if terms.last {
+                        if !block.finish.bias.is_null() {
+                            v = v.add(load(block.finish.bias.add(range.start + j * V::LANES)));
+                        }
+                        if !block.finish.residual.is_null() {
+                            v = v.add(load(block.finish.residual.add(at)));
+                        }
+                        let (low, high) = block.finish.bounds;
+                        v = v.at_least(V::splat(low)).at_most(V::splat(high));
+                    }
+                    if count == V::LANES {
+                        v.store(block.out.add(at));
+                    } else {
+                        v.store_part(block.out.add(at), count);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Consecutive pixels of both operands of [`outer_block`].
+#[derive(Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) a: *const f32,
+    pub(crate) b: *const f32,
+    pub(crate) count: usize,
+}
+
+/// The work of [`outer_block`]: `out[i][j] += Σ_runs Σ_p a[p · a_step + i] · b[p · b_step + j]`.
+pub(crate) struct OuterBlock<'a> {
+    pub(crate) runs: &'a [Run],
+    pub(crate) a_step: usize,
+    pub(crate) b_step: usize,
+    /// Which `i`.
+    pub(crate) rows: Range<usize>,
+    pub(crate) panels: Panels,
+    /// Which panels of `j`.
+    pub(crate) run: Range<usize>,
+    /// Element `(0, 0)` of the result.
+    pub(crate) out: *mut f32,
+    /// Floats between rows of the result.
+    pub(crate) out_step: usize,
+    /// Whether to add to the result instead of overwriting it.
+    pub(crate) accumulate: bool,
+}
+
+dispatch!(pub(crate) fn outer_block(block: &OuterBlock<'_>) = outer_block_body);
+
+#[inline(always)]
+fn outer_block_body<V: Vector>(block: &OuterBlock<'_>) {
+    for p in block.run.clone() {
+        match block.panels.range(p).len() / V::LANES {
+            1 if V::COLS == 1 => outer_tiles::<V, 4, 1>(block, p),
+            1 => outer_tiles::<V, 8, 1>(block, p),
+            2 if V::COLS == 2 => outer_tiles::<V, 4, 2>(block, p),
+            2 => outer_tiles::<V, 8, 2>(block, p),
+            3 => outer_tiles::<V, 8, 3>(block, p),
+            _ => outer_tiles::<V, 4, 4>(block, p),
+        }
+    }
+}
+
+#[inline(always)]
+fn outer_tiles<V: Vector, const R: usize, const C: usize>(block: &OuterBlock<'_>, p: usize) {
+    let mut i = block.rows.start;
+    while i + R <= block.rows.end {
+        outer_tile::<V, R, C>(block, p, i);
+        i += R;
+    }
+    while i + 4 <= block.rows.end {
+        outer_tile::<V, 4, C>(block, p, i);
+        i += 4;
+    }
+    while i < block.rows.end {
+        outer_tile::<V, 1, C>(block, p, i);
+        i += 1;
+    }
+}
+
+#[inline(always)]
+fn outer_tile<V: Vector, const R: usize, const C: usize>(block: &OuterBlock<'_>, p: usize, i: usize) {
+    let range = block.panels.range(p);
+    let last = ((block.panels.columns - range.start) - (C - 1) * V::LANES).min(V::LANES);
+    let mut acc = [[V::splat(0.0); C]; R];
+    for run in block.runs {
+        // SAFETY: the block's maker promises `count` pixels of both operands; the last vector reads only columns
+        // that exist.
+        unsafe {
+            let (mut a, mut b) = (run.a.add(i), run.b.add(range.start));
+            for _ in 0..run.count {
+                let bs: [V; C] = std::array::from_fn(|j| {
+                    if j + 1 == C {
+                        V::load_part(b.add(j * V::LANES), last)
+                    } else {
+                        V::load(b.add(j * V::LANES))
+                    }
+                });
+                for r in 0..R {
+                    let x = V::splat(*a.add(r));
+                    for j in 0..C {
+                        acc[r][j] = x.fma(bs[j], acc[r][j]);
+                    }
+                }
+                a = a.wrapping_add(block.a_step);
+                b = b.wrapping_add(block.b_step);
+            }
+        }
+    }
+    for (r, acc) in acc.iter().enumerate() {
+        for (j, &acc) in acc.iter().enumerate() {
+            // SAFETY: the tile lies in the result.
+            unsafe {
+                let at = block.out.add((i + r) * block.out_step + range.start + j * V::LANES);
+                if j + 1 == C {
+                    let v = if block.accumulate { acc.add(V::load_part(at, last)) } else { acc };
+                    v.store_part(at, last);
+                } else {
+                    let v = if block.accumulate { acc.add(V::load(at)) } else { acc };
+                    v.store(at);
+                }
+            }
+        }
+    }
+}
