@@ -1,0 +1,130 @@
+//! The network of a run: architecture, weights, head.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use crate::short::form;
+
+/// The network: `[model]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Model {
+    /// The architecture's name in the zoo, as in `mobilenet_v2`.
+    pub arch: String,
+    /// Where its weights come from.
+    pub weights: Weights,
+    /// Width multiplier, for architectures that have one.
+    pub width: f64,
+    /// Channels of the input images.
+    pub in_channels: usize,
+    /// What replaces the classifier of the published network.
+    pub head: Head,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            arch: "mobilenet_v2".into(),
+            weights: Weights::default(),
+            width: 1.0,
+            in_channels: 3,
+            head: Head::default(),
+        }
+    }
+}
+
+/// Where weights come from. A string in TOML: `"embedded"`, `"none"`, a path or a name in the registry.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(from = "String", into = "String")]
+#[non_exhaustive]
+pub enum Weights {
+    /// Those that the program carries for the architecture.
+    #[default]
+    Embedded,
+    /// Fresh ones: training from scratch.
+    None,
+    /// A file, or a name in the registry; whoever opens it decides which.
+    From(String),
+}
+
+impl From<String> for Weights {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "embedded" => Self::Embedded,
+            "none" => Self::None,
+            _ => Self::From(text),
+        }
+    }
+}
+
+impl From<Weights> for String {
+    fn from(weights: Weights) -> Self {
+        weights.to_string()
+    }
+}
+
+impl fmt::Display for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Embedded => "embedded",
+            Self::None => "none",
+            Self::From(text) => text,
+        })
+    }
+}
+
+/// The layers that turn features into classes: `[model.head]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Head {
+    /// Its form.
+    pub kind: HeadKind,
+    /// Units of the hidden dense layers (ReLU after each). One number or a list; the linear head has none.
+    #[serde(deserialize_with = "one_or_many")]
+    pub hidden: Vec<usize>,
+    /// Dropout in front of each dense layer of the head; left out: the architecture's own for `linear`, 0 for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+    /// Whether a batch normalisation follows each hidden layer.
+    pub batch_norm: bool,
+}
+
+impl Default for Head {
+    /// The architecture's own classifier with another number of classes.
+    fn default() -> Self {
+        Self { kind: HeadKind::Linear, hidden: Vec::new(), dropout: None, batch_norm: false }
+    }
+}
+
+/// The form of a head.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum HeadKind {
+    /// The published classifier, its last layer for the new classes.
+    #[default]
+    Linear,
+    /// Global average pooling, then dense layers (Keras' usual head).
+    Pooled,
+    /// The feature map flattened, then dense layers.
+    Flattened,
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    let one = |value: &Value| {
+        value.as_integer().and_then(|v| usize::try_from(v).ok()).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "expected a number of units or a list of them, found {}",
+                form(value)
+            ))
+        })
+    };
+    match Value::deserialize(deserializer)? {
+        Value::Array(values) => values.iter().map(one).collect(),
+        value => Ok(vec![one(&value)?]),
+    }
+}

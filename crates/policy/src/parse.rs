@@ -1,0 +1,132 @@
+//! TOML in and out, with errors that tell the line and what was meant.
+
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Table};
+
+use crate::error::nearest;
+use crate::{Recipe, RecipeError, RecipeErrorKind};
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    /// No TOML, an unknown key, a wrong type, a value out of its range; each with its line.
+    pub fn from_toml(text: &str) -> Result<Self, RecipeError> {
+        let parsed: Result<Self, _> = toml::from_str(text);
+        let recipe = parsed.map_err(|e| explain(&e, text))?;
+        recipe.check().map_err(|e| e.locate(text))?;
+        Ok(recipe)
+    }
+
+    /// The whole recipe with every default written out. Reading it back gives the same recipe.
+    pub fn to_toml(&self) -> String {
+        // A recipe is a tree of numbers, strings, lists and tables with string keys: nothing in it can fail.
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    pub(crate) fn from_table(table: Table) -> Result<Self, RecipeError> {
+        let recipe = Self::deserialize(table);
+        recipe.map_err(|e| RecipeError::new("", kind(e.message())))
+    }
+}
+
+impl RecipeError {
+    /// With the line of its key in `text`, the recipe that the error is about.
+    #[must_use]
+    pub fn locate(self, text: &str) -> Self {
+        let Ok(document) = DeTable::parse(text) else { return self };
+        let mut offset = None;
+        let mut here = Place::Table(document.get_ref());
+        for segment in self.key().split('.') {
+            let Some((start, next)) = here.step(segment) else { break };
+            offset = Some(start);
+            here = next;
+        }
+        let line = offset.map(|at| line(text, at));
+        self.at_line(line)
+    }
+}
+
+/// Where one is in a document, on the way down to a key.
+enum Place<'d> {
+    Table(&'d DeTable<'d>),
+    List(&'d [Spanned<DeValue<'d>>]),
+    Leaf,
+}
+
+impl<'d> Place<'d> {
+    fn of(value: &'d DeValue<'d>) -> Self {
+        match value {
+            DeValue::Table(table) => Self::Table(table),
+            DeValue::Array(list) => Self::List(list),
+            _ => Self::Leaf,
+        }
+    }
+
+    /// The place below `segment` and where it starts in the text.
+    fn step(&self, segment: &str) -> Option<(usize, Self)> {
+        match self {
+            Self::Table(table) => {
+                let (key, value) = table.iter().find(|(key, _)| key.get_ref() == segment)?;
+                Some((key.span().start, Self::of(value.get_ref())))
+            }
+            Self::List(list) => {
+                let value = list.get(segment.parse::<usize>().ok()?.checked_sub(1)?)?;
+                Some((value.span().start, Self::of(value.get_ref())))
+            }
+            Self::Leaf => None,
+        }
+    }
+}
+
+fn line(text: &str, at: usize) -> usize {
+    1 + text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count()
+}
+
+/// A parser's error as ours.
+fn explain(error: &toml::de::Error, text: &str) -> RecipeError {
+    let span = error.span();
+    if DeTable::parse(text).is_err() {
+        let message = error.message().to_owned();
+        let at = span.map(|s| line(text, s.start));
+        return RecipeError::new("", RecipeErrorKind::Syntax { message }).at_line(at);
+    }
+    let kind = kind(error.message());
+    let mut at = span.clone().map(|s| s.start);
+    // Within a table that is read as a whole, the span is the table's: look for the word itself.
+    if let (RecipeErrorKind::UnknownKey { name, .. } | RecipeErrorKind::UnknownWord { name, .. }, Some(span)) =
+        (&kind, span)
+        && let Some(part) = text.get(span.clone())
+    {
+        let word = |i: &usize| {
+            let before = part[..*i].chars().next_back();
+            let after = part[*i + name.len()..].chars().next();
+            let inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+            !inside(before) && !inside(after)
+        };
+        at = part.match_indices(name.as_str()).map(|(i, _)| i).find(word).map(|i| span.start + i).or(at);
+    }
+    RecipeError::new("", kind).at_line(at.map(|at| line(text, at)))
+}
+
+/// What serde says, as ours. Its messages are the same for every format and have been since serde 1.0.
+fn kind(message: &str) -> RecipeErrorKind {
+    let message = message.trim();
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let others = || -> Vec<String> { quoted.iter().skip(1).map(|s| (*s).to_owned()).collect() };
+    let Some(name) = quoted.first().map(|s| (*s).to_owned()) else {
+        return RecipeErrorKind::Type { message: message.to_owned() };
+    };
+    let known = others();
+    let nearest = nearest(&name, known.iter().map(String::as_str));
+    if message.starts_with("unknown field") {
+        RecipeErrorKind::UnknownKey { name, nearest, known }
+    } else if message.starts_with("unknown variant") {
+        RecipeErrorKind::UnknownWord { name, nearest, known }
+    } else if message.starts_with("missing field") {
+        RecipeErrorKind::MissingKey { name }
+    } else {
+        RecipeErrorKind::Type { message: message.to_owned() }
+    }
+}

@@ -1,0 +1,182 @@
+//! The recipe: everything that decides a run but the data.
+
+use defrost_augment::{Pipeline, Resize};
+use serde::{Deserialize, Serialize};
+
+use crate::loss::loss;
+use crate::{EarlyStopping, Loss, Metric, Model, PhaseSpec};
+
+/// Everything that decides a run, as data. In TOML each key may be left out and then has the default given here.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Recipe {
+    /// A name.
+    pub name: String,
+    /// One line on what it does.
+    pub about: String,
+    /// The seed of everything that is random.
+    pub seed: u64,
+    /// Images of a batch.
+    pub batch_size: usize,
+    /// By which the best epoch is chosen.
+    pub monitor: Metric,
+    /// The network.
+    pub model: Model,
+    /// How images reach the network.
+    pub data: Data,
+    /// How training images are changed.
+    pub augment: Augment,
+    /// What is minimised.
+    #[serde(deserialize_with = "loss")]
+    pub loss: Loss,
+    /// When a phase ends before its last epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
+    /// An average of the weights over steps, used for evaluation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Ema>,
+    /// Which checkpoints are kept beside the best and the last.
+    pub checkpoints: Checkpoints,
+    /// The phases, in their order.
+    #[serde(rename = "phase")]
+    pub phases: Vec<PhaseSpec>,
+}
+
+impl Default for Recipe {
+    /// Seed 0, batches of 32, accuracy watched, no phase.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            about: String::new(),
+            seed: 0,
+            batch_size: 32,
+            monitor: Metric::Accuracy,
+            model: Model::default(),
+            data: Data::default(),
+            augment: Augment::default(),
+            loss: Loss::default(),
+            early_stopping: None,
+            ema: None,
+            checkpoints: Checkpoints::default(),
+            phases: Vec::new(),
+        }
+    }
+}
+
+impl Recipe {
+    /// A recipe for `arch` without phases.
+    pub fn new(name: impl Into<String>, arch: impl Into<String>) -> Self {
+        let model = Model { arch: arch.into(), ..Model::default() };
+        Self { name: name.into(), model, ..Self::default() }
+    }
+
+    /// With another phase at the end.
+    #[must_use]
+    pub fn phase(mut self, phase: PhaseSpec) -> Self {
+        self.phases.push(phase);
+        self
+    }
+}
+
+/// How images reach the network: `[data]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Data {
+    /// Height and width of the network's input, in pixels.
+    pub image_size: usize,
+    /// Part of each class that is set aside for validation, where the folder does not say it itself.
+    pub val_fraction: f64,
+    /// Whether every class is drawn equally often, whatever its number of images.
+    pub balance: bool,
+    /// Whether an unreadable image is an error; else it is skipped and counted.
+    pub strict: bool,
+    /// Whether a last batch that is not full is left out of training.
+    pub drop_last: bool,
+    /// How images are resized for evaluation; left out: as belongs to the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Resize>,
+    /// Augmented views of an image that a frozen prefix of the network is computed and cached for; epochs take turns over
+    /// them. 0: no cache, every epoch has its own view.
+    pub views: usize,
+    /// Pixels above which an image is taken for a decompression bomb and skipped.
+    pub max_pixels: u64,
+}
+
+impl Default for Data {
+    /// 224 pixels, a fifth for validation, incomplete batches trained on, one cached view, 178,956,970 pixels (Pillow's
+    /// limit for an error).
+    fn default() -> Self {
+        Self {
+            image_size: 224,
+            val_fraction: 0.2,
+            balance: false,
+            strict: false,
+            drop_last: false,
+            resize: None,
+            views: 1,
+            max_pixels: 178_956_970,
+        }
+    }
+}
+
+/// How training images are changed: `[augment]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Augment {
+    /// Operations on single images, in their order.
+    pub train: Pipeline,
+    /// Shape of the beta distribution of mixup (Zhang et al. 2018); 0 for none.
+    pub mixup: f64,
+    /// Shape of the beta distribution of cutmix (Yun et al. 2019); 0 for none.
+    pub cutmix: f64,
+    /// Part of the batches that are mixed.
+    pub mix_prob: f64,
+    /// Where both are on, the part of the mixed batches that cutmix takes.
+    pub switch_prob: f64,
+}
+
+impl Default for Augment {
+    /// Random resized crop and flip with torchvision's defaults; no mixing.
+    fn default() -> Self {
+        Self { train: Pipeline::train(), mixup: 0.0, cutmix: 0.0, mix_prob: 1.0, switch_prob: 0.5 }
+    }
+}
+
+/// An exponential moving average of the weights: `[ema]`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Ema {
+    /// `average = decay * average + (1 - decay) * weights` after every `every` steps.
+    pub decay: f64,
+    /// Steps between two updates.
+    pub every: usize,
+    /// Whether `decay` is `min(decay, (1 + n) / (10 + n))` at update `n`, so that early averages are not all start.
+    pub warmup: bool,
+}
+
+impl Default for Ema {
+    /// 0.9998 (timm), every step, with warm-up: a fine-tuning has few steps.
+    fn default() -> Self {
+        Self { decay: 0.9998, every: 1, warmup: true }
+    }
+}
+
+impl Ema {
+    /// The decay at update `n`, from 0.
+    pub fn decay_at(&self, n: u64) -> f64 {
+        if self.warmup { self.decay.min((1.0 + n as f64) / (10.0 + n as f64)) } else { self.decay }
+    }
+}
+
+/// Which checkpoints are kept beside the best and the last: `[checkpoints]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Checkpoints {
+    /// Whether the weights of every epoch are kept.
+    pub every_epoch: bool,
+}
