@@ -1,6 +1,6 @@
 //! An f32 buffer on a cache line's boundary whose allocation may fail.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -27,14 +27,36 @@ impl AlignedBuf {
         if len == 0 {
             return Some(Self::empty());
         }
+        let layout = Self::layout(len)?;
         // SAFETY: the layout's size is not zero.
-        let ptr = unsafe { alloc_zeroed(Self::layout(len)?) };
-        Some(Self { ptr: NonNull::new(ptr.cast())?, len })
+        let ptr = NonNull::new(unsafe { alloc(layout) })?;
+        if layout.align() == HUGE {
+            advise_huge(ptr, layout.size());
+        }
+        // SAFETY: the allocation is that long. Written here and not by `alloc_zeroed`, which would touch the pages
+        // before the advice.
+        unsafe { ptr.write_bytes(0, layout.size()) };
+        Some(Self { ptr: ptr.cast(), len })
     }
 
     fn layout(len: usize) -> Option<Layout> {
-        Layout::from_size_align(len.checked_mul(size_of::<f32>())?, align_of::<Line>()).ok()
+        let size = len.checked_mul(size_of::<f32>())?;
+        let align = if size >= 2 * HUGE { HUGE } else { align_of::<Line>() };
+        Layout::from_size_align(size, align).ok()
     }
+}
+
+/// A huge page. Buffers of two or more start on one: activations are walked with large strides, and small pages would
+/// cost a miss of the address cache every few rows.
+const HUGE: usize = 2 << 20;
+
+/// Asks for huge pages; where the system has none, nothing changes.
+fn advise_huge(ptr: NonNull<u8>, size: usize) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: advice about memory that we own; it changes no contents.
+    let _ = unsafe { libc::madvise(ptr.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
+    #[cfg(not(target_os = "linux"))]
+    let _ = (ptr, size);
 }
 
 #[repr(align(64))]
