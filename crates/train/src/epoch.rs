@@ -1,0 +1,399 @@
+//! One epoch: its steps, its validation, and what ends it before its time.
+
+use std::time::Instant;
+
+use defrost_data::{Batches, NO_LABEL};
+use defrost_exec::{Images, TrainBatch};
+use defrost_graph::ParamStore;
+use defrost_policy::{Metric, Metrics, Phase};
+
+use crate::cache;
+use crate::checkpoint::Snapshot;
+use crate::evaluate::{cached_outputs, outputs};
+use crate::state::by_name;
+use crate::step::{batches_a_step, dropout_keys, rates, rule};
+use crate::targets::{check_labels, divide};
+use crate::trainer::{Flow, Trainer};
+use crate::{Epoch, Event, GroupRate, Outputs, Place, Result, Step, Stopped, TrainError, Validating};
+
+/// Where an epoch's batches come from.
+enum Source {
+    /// Images.
+    Pixels(Batches),
+    /// The cache: samples in their order, what is taken of them, and the view.
+    Features { order: Vec<usize>, next: usize, batch: usize, view: usize },
+}
+
+/// A batch on its way to the session.
+struct Part {
+    n: usize,
+    samples: Vec<usize>,
+    pixels: Vec<u8>,
+    features: Vec<f32>,
+    rows: Vec<f32>,
+}
+
+impl Trainer<'_> {
+    /// What is left of the epoch that the state stands in.
+    pub(crate) fn epoch(&mut self, phase: &Phase) -> Result<Flow> {
+        let each = batches_a_step(phase, self.job.recipe.batch_size);
+        let steps = self.train.batches().div_ceil(each);
+        if self.state.at.step < steps {
+            let mut source = self.source(self.state.at.step * each);
+            while self.state.at.step < steps {
+                self.step(phase, &mut source, each, steps)?;
+                if self.options.stopped() {
+                    return Ok(Flow::Stop);
+                }
+                if self.options.save_every.is_some_and(|every| self.saved.elapsed() >= every) {
+                    self.save()?;
+                }
+            }
+        }
+        let began = Instant::now();
+        let outputs = if self.job.val.is_empty() { None } else { self.measure()? };
+        if outputs.is_none() && !self.job.val.is_empty() {
+            return Ok(Flow::Stop);
+        }
+        let val_seconds = began.elapsed().as_secs_f64();
+        self.clock.validated(val_seconds);
+        let mut metrics = outputs.as_ref().map(|o| o.metrics(&self.wanted(phase))).unwrap_or_default();
+        let (place, sums) = (self.state.at, self.state.sums);
+        if let Some(loss) = metrics.get(Metric::Loss).filter(|l| !l.is_finite()) {
+            return Err(self.not_finite(phase, "the validation loss", loss));
+        }
+        metrics.0.insert(Metric::TrainLoss, sums.mean_loss());
+        let told = Metrics(metrics.0.clone().into_iter().filter(|(m, _)| !in_its_own_field(*m)).collect());
+        let last = self.factor(phase, place.epoch, steps.saturating_sub(1), steps);
+        let groups = phase.step(self.state.controller.step()).1;
+        let epoch = Epoch {
+            phase: place.phase,
+            epoch: place.epoch,
+            global_epoch: self.state.global_epoch,
+            train_loss: sums.mean_loss(),
+            train_accuracy: sums.accuracy(),
+            val_loss: metrics.get(Metric::Loss),
+            val_accuracy: metrics.get(Metric::Accuracy),
+            metrics: by_name(&told),
+            rates: groups.iter().map(|g| GroupRate { group: g.name.clone(), lr: g.lr * last.0 }).collect(),
+            seconds: sums.seconds + val_seconds,
+            val_seconds,
+            images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
+            best: false,
+        };
+        self.after_epoch(phase, epoch, &metrics)?;
+        Ok(Flow::Go)
+    }
+
+    /// The epoch's batches from the one with this number on.
+    fn source(&self, first: usize) -> Source {
+        let epoch = self.state.global_epoch as u64;
+        let Some(cache) = &self.cache else { return Source::Pixels(self.train.epoch_from(epoch, first)) };
+        let batch = self.job.recipe.batch_size;
+        let mut order = self.train.order(epoch);
+        order.truncate(self.train.batches() * batch);
+        let view = self.state.at.epoch % cache.views.len();
+        Source::Features { order, next: first * batch, batch, view }
+    }
+
+    /// The next batch, its rows of targets not yet divided, with what they are to be divided by.
+    fn next(&self, source: &mut Source) -> Result<Option<(Part, f64)>> {
+        let (part, labels) = match source {
+            Source::Pixels(batches) => {
+                let Some(batch) = batches.next().transpose()? else { return Ok(None) };
+                check_labels(&batch, self.job.graph.classes())?;
+                let part = Part {
+                    n: batch.n,
+                    samples: batch.samples,
+                    pixels: batch.pixels,
+                    features: Vec::new(),
+                    rows: Vec::new(),
+                };
+                (part, batch.labels)
+            }
+            Source::Features { order, next, batch, view } => {
+                if *next >= order.len() {
+                    return Ok(None);
+                }
+                let features = &self.cache.as_ref().expect("a source of features has a cache").views[*view];
+                let samples = &order[*next..(*next + *batch).min(order.len())];
+                *next += *batch;
+                let label = |s: usize| self.job.train.samples()[s].label;
+                let usable = |s: &usize| features.has(*s) && label(*s) != NO_LABEL;
+                let samples: Vec<_> = samples.iter().copied().filter(usable).collect();
+                let labels = samples.iter().map(|&s| label(s)).collect();
+                let features = features.gather(&samples);
+                (Part { n: samples.len(), samples, pixels: Vec::new(), features, rows: Vec::new() }, labels)
+            }
+        };
+        let mut part = part;
+        let divisor = self.targets.labels(&labels, &mut part.rows);
+        Ok(Some((part, divisor)))
+    }
+
+    /// One step of `each` batches.
+    fn step(&mut self, phase: &Phase, source: &mut Source, each: usize, steps: usize) -> Result<()> {
+        let began = Instant::now();
+        let place = self.state.at;
+        let (mut parts, mut divisor) = (Vec::with_capacity(each), 0.0);
+        while parts.len() < each
+            && let Some((part, weight)) = self.next(source)?
+        {
+            divisor += weight;
+            parts.push(part);
+        }
+        let (mut loss, mut hits, mut images) = (0.0, 0, 0);
+        for mut part in parts.into_iter().filter(|p| p.n > 0) {
+            divide(&mut part.rows, divisor);
+            let keys = dropout_keys(self.job.recipe.seed, self.state.global_epoch, &part.samples);
+            let input = match part.features.is_empty() {
+                true => Images::Pixels(&part.pixels, &self.job.pixels),
+                false => Images::Features(&part.features),
+            };
+            let batch = TrainBatch { n: part.n, images: input, targets: &part.rows, keys: &keys };
+            let out = self.session.forward_backward(&batch)?;
+            loss += out.loss;
+            hits += out.hits;
+            images += part.n;
+        }
+        if !loss.is_finite() {
+            return Err(self.not_finite(phase, "the loss", loss));
+        }
+        if images > 0 {
+            self.session.reduce()?;
+            let (factor, momentum) = self.factor(phase, place.epoch, place.step, steps);
+            let (marking, groups) = phase.step(self.state.controller.step());
+            self.session.apply(rule(&phase.optimizer, momentum)?, &rates(marking, groups, factor))?;
+            self.average(steps)?;
+        }
+
+        let seconds = began.elapsed().as_secs_f64();
+        let sums = &mut self.state.sums;
+        sums.loss += loss * divisor;
+        sums.weight += divisor;
+        sums.hits += hits;
+        sums.images += images;
+        sums.seconds += seconds;
+        let sums = *sums;
+        self.state.smooth.push(loss);
+        self.clock.stepped(place.phase, seconds);
+        self.state.at.step += 1;
+        let (epoch_left, run_left) = self.clock.left(place.phase, place.epoch, self.state.at.step, steps);
+        self.emit(Event::Step(Step {
+            phase: place.phase,
+            epoch: place.epoch,
+            global_epoch: self.state.global_epoch,
+            step: self.state.at.step,
+            steps,
+            loss,
+            mean_loss: sums.mean_loss(),
+            hits: sums.hits,
+            images: sums.images,
+            seconds,
+            images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
+            grad_norm: None,
+            epoch_left,
+            run_left,
+        }))?;
+        match self.state.smooth.exploded((self.job.graph.classes() as f64).ln()) {
+            Some(before) => Err(self.exploded(phase, before, place)),
+            None => Ok(()),
+        }
+    }
+
+    /// What rates are multiplied by in a step, and the momentum where the schedule sets one.
+    fn factor(&self, phase: &Phase, epoch: usize, step: usize, steps: usize) -> (f64, Option<f64>) {
+        let position = (epoch * steps + step) as f64 / (phase.epochs * steps).max(1) as f64;
+        let rate = phase.rate(position, epoch);
+        (rate.factor * self.state.controller.factor(), rate.momentum)
+    }
+
+    /// Takes the weights into their average.
+    fn average(&mut self, steps: usize) -> Result<()> {
+        let (Some(rule), Some(ema)) = (self.job.recipe.ema, &mut self.ema) else { return Ok(()) };
+        let step = self.state.at.epoch * steps + self.state.at.step + 1;
+        if step.is_multiple_of(rule.every.max(1)) {
+            let new = (1.0 - rule.decay_at(self.state.ema_updates)) as f32;
+            self.state.ema_updates += 1;
+            lerp(ema, &self.session.params()?, new)?;
+        }
+        Ok(())
+    }
+
+    /// The network's answers to the validation part, from the average of the weights where there is one; `None` where
+    /// it was stopped from outside.
+    pub(crate) fn measure(&mut self) -> Result<Option<Outputs>> {
+        let Some(ema) = &self.ema else { return self.measure_with(None) };
+        let live = self.session.params()?;
+        let averaged = ema.clone();
+        self.session.set_params(&averaged)?;
+        let outputs = self.measure_with(Some(&averaged));
+        self.session.set_params(&live)?;
+        outputs
+    }
+
+    /// The answers from the weights that the session holds; `other` where they are not those that train.
+    fn measure_with(&mut self, other: Option<&ParamStore>) -> Result<Option<Outputs>> {
+        let batch = self.job.recipe.batch_size;
+        if let Some(cache) = &self.cache
+            && self.infers_from_features
+        {
+            // An average may differ from the frozen weights that the features were made with.
+            let fits = match other {
+                None => true,
+                Some(params) => {
+                    let plan = self.session.plan(batch.min(self.job.train.len()))?;
+                    cache::key(self.job, plan, params, cache.views.len()) == cache.key
+                }
+            };
+            if fits {
+                let label = |s: usize| self.job.val.samples()[s].label;
+                match cached_outputs(&mut *self.session, &cache.val, label, batch)? {
+                    Some(outputs) => return Ok(Some(outputs)),
+                    None => self.infers_from_features = false,
+                }
+            }
+        }
+        let (images, on_event, stop) = (self.job.val.len(), &mut self.options.on_event, self.options.stop);
+        let mut progress = |done| {
+            on_event(&Event::Validating(Validating { done, images }));
+            !stop.is_some_and(|s| s.load(std::sync::atomic::Ordering::Relaxed))
+        };
+        outputs(&mut *self.session, self.val.epoch(0), &self.job.pixels, &mut progress)
+    }
+
+    /// The metrics that something watches.
+    fn wanted(&self, phase: &Phase) -> Vec<Metric> {
+        let thaw = phase.thaw.as_ref();
+        let mut wanted = vec![self.job.recipe.monitor];
+        wanted.extend(phase.early_stopping.as_ref().map(|r| r.metric));
+        wanted.extend(thaw.and_then(|t| t.plateau.as_ref()).map(|p| p.metric));
+        wanted.extend(thaw.and_then(|t| t.rollback.as_ref()).map(|r| r.metric));
+        if let defrost_policy::Schedule::Plateau { metric, .. } = &phase.schedule {
+            wanted.push(*metric);
+        }
+        wanted
+    }
+
+    /// An error for weights with a value that is no number, before they overwrite good ones.
+    pub(crate) fn refuse_broken(&mut self, phase: &Phase, snapshot: &Snapshot) -> Result<()> {
+        match snapshot.broken() {
+            Some((name, value)) => Err(self.not_finite(phase, &format!("a value of `{name}`"), value)),
+            None => Ok(()),
+        }
+    }
+
+    fn not_finite(&mut self, phase: &Phase, what: &str, value: f64) -> TrainError {
+        let (cause, kept) = (self.cause(phase), self.kept());
+        let error = TrainError::NotFinite { what: what.into(), value, at: self.state.at, cause, kept };
+        self.log_end(&error);
+        error
+    }
+
+    fn exploded(&mut self, phase: &Phase, before: f64, at: Place) -> TrainError {
+        let (now, cause, kept) = (self.state.smooth.value(), self.cause(phase), self.kept());
+        let error = TrainError::Exploded { before, now, at, cause, kept };
+        self.log_end(&error);
+        error
+    }
+
+    /// A last line for whoever reads the metrics later; resuming takes it out again.
+    fn log_end(&mut self, error: &TrainError) {
+        let resume = self.run.path().display().to_string();
+        let stopped = Stopped { reason: error.to_string(), at: self.state.at, resume };
+        // The error itself is what matters: one while writing the line must not hide it.
+        let _ = self.emit(Event::Stopped(stopped));
+    }
+
+    /// What most likely broke the loss: from when it broke and from what the weights look like.
+    fn cause(&self, phase: &Phase) -> String {
+        let groups = phase.step(self.state.controller.step()).1;
+        let highest = groups.iter().max_by(|a, b| a.lr.total_cmp(&b.lr));
+        let rate = highest.map_or(0.0, |g| g.lr * self.state.controller.factor());
+        let key = format!("phase.{}.lr", self.state.at.phase + 1);
+        let first = (self.state.at, self.state.global_epoch) == (Place::default(), 0);
+        let params = self.session.params();
+        let broken = params.as_ref().ok().and_then(|p| p.iter().find(|(_, t)| !t.is_finite()));
+        match broken {
+            Some((name, _)) if first => {
+                format!(
+                    "`{name}` of the starting weights holds a value that is no number: take other weights"
+                )
+            }
+            None if first => {
+                "it was so before the first update, so it is not the rate: look at the preprocessing (does \
+                              it belong to these weights?) and at the weights"
+                    .into()
+            }
+            Some((name, _)) => format!(
+                "`{name}` left the range of f32, most likely because the rate is too high (group `{}` has {rate:e}): \
+                 lower it by `--set {key}={:e}`, or put a warm-up in front of it",
+                highest.map_or("", |g| &g.name),
+                rate / 10.0
+            ),
+            None => format!(
+                "most likely the rate is too high (group `{}` has {rate:e}): lower it by `--set {key}={:e}`; or this batch \
+                 has images unlike all others",
+                highest.map_or("", |g| &g.name),
+                rate / 10.0
+            ),
+        }
+    }
+
+    fn kept(&self) -> String {
+        match &self.state.best {
+            Some(best) => format!(
+                "`best` (epoch {}) and everything to resume from are whole, in {}",
+                best.global_epoch + 1,
+                self.run.path().display()
+            ),
+            None => format!("nothing was overwritten in {}", self.run.path().display()),
+        }
+    }
+}
+
+/// Metrics that an epoch has fields of its own for.
+const fn in_its_own_field(metric: Metric) -> bool {
+    matches!(metric, Metric::Loss | Metric::Accuracy | Metric::TrainLoss)
+}
+
+/// `average += new (weights - average)`: where the two are equal, as in a frozen layer, not a bit changes.
+fn lerp(average: &mut ParamStore, weights: &ParamStore, new: f32) -> Result<()> {
+    let names: Vec<_> = weights.iter().map(|(name, _)| name.to_owned()).collect();
+    for name in &names {
+        let (Some(mean), Some(now)) = (average.get(name), weights.get(name)) else { continue };
+        let mut mean = mean.clone();
+        mean.data_mut().iter_mut().zip(now.data()).for_each(|(m, w)| *m += new * (w - *m));
+        average.set(name, mean)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use defrost_graph::{Graph, GraphBuilder, Init, ParamKind};
+    use defrost_tensor::{HostTensor, Shape4};
+
+    fn graph() -> Graph {
+        let mut b = GraphBuilder::new("p", Shape4::new(1, 1, 1, 1));
+        b.stage("s", true);
+        b.param("a", [2], ParamKind::Bias, Init::Constant(0.1)).unwrap();
+        b.finish()
+    }
+
+    #[test]
+    fn an_average_leaves_what_did_not_change_to_the_bit() {
+        let graph = graph();
+        let mut average = ParamStore::init(&graph, 0);
+        let mut weights = average.clone();
+        weights.set("a", HostTensor::vector(vec![0.1, 1.1])).unwrap();
+        for _ in 0..100 {
+            lerp(&mut average, &weights, 0.003).unwrap();
+        }
+        let a = average.get("a").unwrap().data();
+        assert_eq!(a[0], 0.1);
+        let want = 1.1 - 0.997f64.powi(100);
+        assert!((f64::from(a[1]) - want).abs() < 1e-5, "{a:?} instead of {want}");
+    }
+}

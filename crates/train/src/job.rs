@@ -1,0 +1,123 @@
+//! What a run is given, and what it gives back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use defrost_augment::{Pipeline, Size};
+use defrost_data::Dataset;
+use defrost_graph::{Graph, ParamStore};
+use defrost_policy::{Phase, Recipe};
+use defrost_tensor::PixelScale;
+
+use crate::{Aspect, Done, Epoch, Event, Stopped, Validation};
+
+/// Everything that decides the result of a run. The same job gives the same bits, interrupted or not, whatever the
+/// number of threads.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The network.
+    pub graph: Arc<Graph>,
+    /// The weights that it starts from.
+    pub params: ParamStore,
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The recipe resolved against the network: `recipe.resolve(&graph)`.
+    pub phases: Vec<Phase>,
+    /// What is trained on.
+    pub train: Arc<Dataset>,
+    /// What is measured on; may be empty, then the last epoch counts as the best.
+    pub val: Arc<Dataset>,
+    /// How pixels become the network's input.
+    pub pixels: PixelScale,
+    /// The transform for evaluation.
+    pub eval: Pipeline,
+    /// The preprocessing as JSON, for checkpoints.
+    pub preprocess: String,
+}
+
+impl Job {
+    /// Height and width of the network's input.
+    pub fn size(&self) -> Size {
+        let shape = self.graph.input_shape();
+        Size { width: shape.w, height: shape.h }
+    }
+
+    /// Epochs of all phases together.
+    pub fn epochs(&self) -> usize {
+        self.phases.iter().map(|p| p.epochs).sum()
+    }
+}
+
+/// What changes how a run goes about its work, never its result.
+pub struct Options<'a> {
+    /// Set from outside (Ctrl-C, SIGTERM): the step is finished, everything saved, and the run returns.
+    pub stop: Option<&'a AtomicBool>,
+    /// Called with every event.
+    pub on_event: Box<dyn FnMut(&Event) + 'a>,
+    /// Threads that decode and augment; `None` as many as the loader thinks right.
+    pub loader_threads: Option<usize>,
+    /// Bytes of decoded images that are kept from epoch to epoch.
+    pub image_cache: u64,
+    /// Bytes of features that may be cached. A phase that needs more runs uncached.
+    pub feature_cache: usize,
+    /// How often everything is saved within an epoch; `None`: at its end only.
+    pub save_every: Option<Duration>,
+    /// In what a resumed run may differ from the one that was interrupted.
+    pub accept: Vec<Aspect>,
+    /// The planner's optional passes.
+    pub plan: defrost_exec::Options,
+}
+
+impl Default for Options<'_> {
+    /// No stop, no callback, 512 MB of images, 1 GB of features, saving every five minutes.
+    fn default() -> Self {
+        Self {
+            stop: None,
+            on_event: Box::new(|_| ()),
+            loader_threads: None,
+            image_cache: 512 << 20,
+            feature_cache: 1 << 30,
+            save_every: Some(Duration::from_secs(300)),
+            accept: Vec::new(),
+            plan: defrost_exec::Options::default(),
+        }
+    }
+}
+
+impl Options<'_> {
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.is_some_and(|s| s.load(Ordering::Relaxed))
+    }
+}
+
+impl std::fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("accept", &self.accept)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a run came to its end.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Ending {
+    /// All phases are done.
+    Done(Done),
+    /// It was stopped from outside and can be resumed.
+    Stopped(Stopped),
+}
+
+/// What a run gives back. Its weights are in the run's folder: [`Folder::load`](crate::Folder::load).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// How it ended.
+    pub ending: Ending,
+    /// All epochs, those before an interruption included.
+    pub history: Vec<Epoch>,
+    /// What the best weights make of the validation part; absent without one or where the run was stopped.
+    pub validation: Option<Validation>,
+}
