@@ -1,5 +1,7 @@
 //! What happens between epochs: thaws, rollbacks, falls of the rate, the end of a phase.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::thaw::Decision;
@@ -78,6 +80,11 @@ impl Controller {
     /// The best epoch (from 0, of the phase) by the metric of early stopping, and its value.
     pub const fn best(&self) -> Option<(usize, f64)> {
         self.stopper.best()
+    }
+
+    /// The epochs (from 0, of the phase) whose weights a later decision may ask for; those of other epochs need not be kept.
+    pub fn restorable(&self) -> BTreeSet<usize> {
+        [self.best, self.trial, self.stopper.best()].into_iter().flatten().map(|(epoch, _)| epoch).collect()
     }
 
     /// What follows from the metrics of `epoch` (from 0, of `phase`). Nothing is decided after a phase's last epoch but
@@ -194,7 +201,7 @@ impl Controller {
         }
         let lower = (self.factor * factor).max(*min_factor);
         // Keras: an epoch without improvement counts, and `patience` of them are enough.
-        if waited >= (*patience).max(1) && lower < self.factor {
+        if waited >= (*patience).max(1) && lower < self.factor * (1.0 - 1e-9) {
             self.factor = lower;
             self.cooldown = *cooldown;
             self.plateau.waited = 0;

@@ -21,11 +21,13 @@ pub struct KerasLayer {
 /// convolution with a kernel above 3, and each padded max-pool: 19, 175 and 154 layers for VGG16, ResNet50 and
 /// MobileNetV2. They stand in the order of their longest way to the output.
 pub fn layers(graph: &Graph) -> Vec<KerasLayer> {
-    let body = |id: NodeId| !graph.stages().get(stage(graph, id)).is_some_and(|s| s.head);
-    // Pooling to a vector, flattening and dropout after the last feature map are not part of a base without top.
-    let trailing = |id: &NodeId| matches!(graph.node(*id).op.kind(), "avg_pool" | "flatten" | "dropout");
-    let Some(end) = graph.node_ids().rev().find(|id| body(*id) && !trailing(id)) else { return Vec::new() };
-    let ids: Vec<_> = graph.node_ids().filter(|id| *id <= end && body(*id)).collect();
+    // The top starts with the head or with flattening, and with the pool in front of that.
+    let is = |id: &NodeId, kind: &str| graph.node(*id).op.kind() == kind;
+    let head = |id: &NodeId| graph.stages().get(stage(graph, *id)).is_some_and(|s| s.head);
+    let top = graph.node_ids().find(|id| head(id) || is(id, "flatten")).unwrap_or(graph.output());
+    let end = graph.node_ids().rev().find(|id| *id < top && !is(id, "avg_pool") && !is(id, "dropout"));
+    let Some(end) = end else { return Vec::new() };
+    let ids: Vec<_> = graph.node_ids().filter(|id| *id <= end).collect();
 
     let mut to_output = vec![0usize; graph.nodes().len()];
     for &id in ids.iter().rev() {

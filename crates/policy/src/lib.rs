@@ -50,3 +50,6 @@ pub use schedule::{Rate, Schedule, Warmup};
 pub use select::{Selection, Selector};
 pub use stop::{EarlyStopping, Metric, Metrics, Mode, Stopper, Verdict};
 pub use thaw::{Decision, Plateau, Rollback, Thaw, Unit};
+
+#[cfg(test)]
+mod tests;

@@ -87,7 +87,8 @@ pub(crate) fn one(
                 .checked_sub(*n)
                 .ok_or_else(|| too_many(format!("{} layers as Keras counts", layers.len())))?;
             let params: BTreeSet<_> = layers[start..].iter().flat_map(|l| l.params.iter().copied()).collect();
-            of(&|id| params.contains(&id) || graph.stages()[graph.stage_of(id)].head)
+            let base: BTreeSet<_> = layers.iter().flat_map(|l| l.params.iter().copied()).collect();
+            of(&|id| params.contains(&id) || !base.contains(&id))
         }
         Selector::FreezeTo(n) => {
             let len = units.len() as i64;
@@ -101,11 +102,31 @@ pub(crate) fn one(
             }
             bits
         }
+        Selector::Stage(text) => {
+            let pattern = Pattern::new(&Selector::Name(text.clone()))?;
+            of(&|id| leading(&graph.stages()[graph.stage_of(id)].name).any(|name| pattern.matches(name)))
+        }
         Selector::Name(_) | Selector::Regex(_) => {
             let pattern = Pattern::new(selector)?;
-            let bits = of(&|id| names(graph, id).iter().any(|name| pattern.matches(name)));
+            let block = |id: ParamId| graph.blocks()[graph.param(id).block].name.as_str();
+            let stage = |id: ParamId| graph.stages()[graph.stage_of(id)].name.as_str();
+            // A parameter's own name says most, its stage's least: a stage may be called after its first layer.
+            let own = of(&|id| leading(&graph.param(id).name).any(|name| pattern.matches(name)));
+            let blocks = of(&|id| leading(block(id)).any(|name| pattern.matches(name)));
+            let stages = of(&|id| leading(stage(id)).any(|name| pattern.matches(name)));
             pattern.warn(graph, warnings);
-            bits
+            let any = |bits: &Bits| bits.iter().any(|b| *b);
+            if any(&own) && pattern.is_plain() {
+                let more = |id: &ParamId| stages[id.index()] && !own[id.index()];
+                if let Some(id) = graph.param_ids().find(|id| more(id) && stage(*id) == pattern.text) {
+                    warnings.push(format!(
+                        "`{0}` is the layer alone; the stage of that name has `{1}` too: {{ stage = \"{0}\" }}",
+                        pattern.text,
+                        graph.param(id).name
+                    ));
+                }
+            }
+            [own, blocks, stages].into_iter().find(any).unwrap_or_default()
         }
     };
     if bits.iter().any(|b| *b) {
@@ -208,6 +229,10 @@ impl Pattern {
             }
         };
         Ok(Self { text, glob, regex })
+    }
+
+    fn is_plain(&self) -> bool {
+        self.glob.is_none() && self.regex.is_none()
     }
 
     pub(crate) fn matches(&self, name: &str) -> bool {

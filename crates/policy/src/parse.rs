@@ -94,10 +94,10 @@ fn explain(error: &toml::de::Error, text: &str) -> RecipeError {
     }
     let kind = kind(error.message());
     let mut at = span.clone().map(|s| s.start);
-    // Within a table that is read as a whole, the span is the table's: look for the word itself.
+    // Within a table that is read as a whole, the span is the table's or its header's: look for the word itself.
     if let (RecipeErrorKind::UnknownKey { name, .. } | RecipeErrorKind::UnknownWord { name, .. }, Some(span)) =
         (&kind, span)
-        && let Some(part) = text.get(span.clone())
+        && let Some(part) = text.get(span.start..)
     {
         let word = |i: &usize| {
             let before = part[..*i].chars().next_back();

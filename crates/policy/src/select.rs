@@ -21,13 +21,15 @@ pub enum Selector {
     Norms,
     /// `"biases"`: biases of convolutions and dense layers.
     Biases,
-    /// Any other string: a stage, a block, a layer or a parameter, or a glob over such names (`*` and `?` within a
-    /// segment, `**` over segments, `[0-9]`, `{a,b}`). It matches whole segments only: `features.1` is not
-    /// `features.10`.
+    /// Any other string: what is called so or lies below it, by the names of parameters (`layer4`, `features.18.0`,
+    /// `fc.bias`); where no parameter is, the block or the stage of that name. Or a glob over such names: `*` and `?` within
+    /// a segment, `**` over segments, `[0-9]`, `{a,b}`. Whole segments only: `features.1` is not `features.10`.
     Name(String),
     /// `{ regex = "layer[34]" }`: as a name, by a regular expression that must match the whole of a name or of its
     /// leading segments.
     Regex(String),
+    /// `{ stage = "conv1" }`: a stage, or stages by a glob. On a ResNet this one has `bn1`, which the name alone has not.
+    Stage(String),
     /// `{ last_stages = 2 }`: stages from the end, the head counted.
     LastStages(usize),
     /// `{ last_blocks = 3 }`: blocks from the end, the head counted.
@@ -52,8 +54,16 @@ impl Selector {
         ("norms", Self::Norms),
         ("biases", Self::Biases),
     ];
-    pub(crate) const KEYS: [&'static str; 7] =
-        ["regex", "last_stages", "last_blocks", "last_layers", "last_keras_layers", "freeze_to", "not"];
+    pub(crate) const KEYS: [&'static str; 8] = [
+        "regex",
+        "stage",
+        "last_stages",
+        "last_blocks",
+        "last_layers",
+        "last_keras_layers",
+        "freeze_to",
+        "not",
+    ];
 }
 
 impl From<&str> for Selector {
@@ -106,14 +116,15 @@ impl TryFrom<Value> for Selector {
         };
         match (key.as_str(), value) {
             ("regex", Value::String(text)) => Ok(Self::Regex(text)),
+            ("stage", Value::String(text)) => Ok(Self::Stage(text)),
             ("last_stages", n) => count(n).map(Self::LastStages),
             ("last_blocks", n) => count(n).map(Self::LastBlocks),
             ("last_layers", n) => count(n).map(Self::LastLayers),
             ("last_keras_layers", n) => count(n).map(Self::LastKerasLayers),
             ("freeze_to", Value::Integer(n)) => Ok(Self::FreezeTo(n)),
             ("not", inner) => Ok(Self::Not(Box::new(Self::try_from(inner)?))),
-            ("regex" | "freeze_to", other) => {
-                let want = if key == "regex" { "a string" } else { "an integer" };
+            ("regex" | "stage" | "freeze_to", other) => {
+                let want = if key == "freeze_to" { "an integer" } else { "a string" };
                 Err(format!("`{key}` takes {want}, found {}", form(&other)))
             }
             _ => {
@@ -131,6 +142,7 @@ impl From<Selector> for Value {
         match selector {
             Selector::Name(name) => Self::String(name),
             Selector::Regex(text) => table("regex", Self::String(text)),
+            Selector::Stage(text) => table("stage", Self::String(text)),
             Selector::LastStages(n) => table("last_stages", count(n)),
             Selector::LastBlocks(n) => table("last_blocks", count(n)),
             Selector::LastLayers(n) => table("last_layers", count(n)),

@@ -1,0 +1,145 @@
+//! TOML in and out, `set`, and what bad recipes get.
+
+use super::nets;
+use crate::{Loss, Lr, Recipe, RecipeErrorKind, Schedule, Start, recipes};
+
+const SMALL: &str = "[[phase]]\nname = \"a\"\nepochs = 5\ntrain = \"head\"\n";
+
+fn error(text: &str) -> String {
+    Recipe::from_toml(text).unwrap_err().to_string()
+}
+
+#[test]
+fn every_recipe_that_the_program_carries_is_right_and_comes_back_the_same() {
+    let graphs = [nets::mobilenet_v2(), nets::resnet18(), nets::resnet50(), nets::vgg16()];
+    for (name, about, text) in recipes() {
+        let recipe = Recipe::named(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!((recipe.name.as_str(), recipe.about.as_str()), (*name, *about));
+        assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe, "{name}: {}", recipe.to_toml());
+        let graph = graphs.iter().find(|g| g.name() == recipe.model.arch);
+        let graph = graph.unwrap_or_else(|| panic!("{name}: no network for {}", recipe.model.arch));
+        let phases = recipe.resolve(graph).unwrap_or_else(|e| panic!("{name}: {}", e.locate(text)));
+        assert_eq!(phases.len(), recipe.phases.len());
+    }
+    assert_eq!(recipes()[0].0, "two-stage");
+}
+
+#[test]
+fn unknown_keys_are_told_with_line_and_nearest() {
+    assert_eq!(
+        error(&format!("sed = 1\n{SMALL}")),
+        "line 1: there is no key `sed` here; did you mean `seed`?"
+    );
+    assert_eq!(
+        error(&format!("{SMALL}epoch = 4\n")),
+        "line 5: there is no key `epoch` here; did you mean `epochs`?"
+    );
+    // In tables that are read as a whole too, on whatever line the key is.
+    assert_eq!(
+        error(&format!("{SMALL}[phase.optimizer]\nkind = \"sgd\"\nmomentun = 0.9\n")),
+        "line 7: there is no key `momentun` here; did you mean `momentum`?"
+    );
+    assert_eq!(
+        error(&format!("{SMALL}schedule = {{ kind = \"cosin\" }}\n")),
+        "line 5: `cosin` is none of the words that can stand here; did you mean `cosine`?"
+    );
+    assert_eq!(
+        error(&format!("{SMALL}schedule = {{ kind = \"cosine\", gamma = 1.0 }}\n")),
+        "line 5: there is no key `gamma` here; known are end, cycles, mult"
+    );
+    assert!(error(&format!("{SMALL}train = {{ last_stage = 2 }}\n")).contains("line 5"));
+    assert!(error(&format!("{SMALL}norm = \"frosen\"\n")).contains("did you mean `frozen`?"));
+    assert!(error("[[phase]\n").starts_with("line 1: this is not TOML"));
+}
+
+#[test]
+fn types_and_ranges_are_told_with_line() {
+    let e = error(&format!("batch_size = \"many\"\n{SMALL}"));
+    assert!(e.starts_with("line 1") && e.contains("string \"many\""), "{e}");
+    assert_eq!(
+        error(&format!("{SMALL}lr = -1e-3\n")),
+        "line 5, `phase.1.lr`: -0.001 is not allowed: a rate must be greater than 0"
+    );
+    let e = error(&format!("{SMALL}\n[[phase]]\nepochs = 1\nlr = {{ default = 1e-3, head = -1.0 }}\n"));
+    assert!(e.starts_with("line 8, `phase.2.lr.head`"), "{e}");
+    assert!(error(&format!("{SMALL}lr = [1, 2, 3]\n")).contains("a slice of rates has two ends"));
+    assert!(error("seed = 1\n").contains("`phase` is missing"));
+    let e = error(&format!("{SMALL}schedule = {{ kind = \"multi_step\", at = [2, 5] }}\n"));
+    assert_eq!(
+        e,
+        "line 5, `phase.1.schedule.at`: a milestone at epoch 5 lies beyond the phase, which has 5 epochs (counted from 0)"
+    );
+    let e = error(&format!("{SMALL}start = \"stage-1\"\n"));
+    assert!(e.contains("no phase before this one saves a checkpoint called `stage-1`"), "{e}");
+    let e = error(&format!("{SMALL}[augment]\ntrain = [{{ rotate = {{ degrees = 400.0 }} }}]\n"));
+    assert!(e.starts_with("line 6, `augment.train`"), "{e}");
+    let e = error(&format!("{SMALL}thaw = {{ lr_factor = 0.5 }}\n"));
+    assert!(e.contains("give `at`, `every` or `plateau`"), "{e}");
+}
+
+#[test]
+fn a_selector_without_a_match_gets_its_line() {
+    let text = SMALL.replace("\"head\"", "[\"head\", \"layr4\"]");
+    let recipe = Recipe::from_toml(&text).unwrap();
+    let error = recipe.resolve(&nets::resnet18()).unwrap_err().locate(&text);
+    assert_eq!(error.line(), Some(4));
+    assert_eq!(
+        error.to_string(),
+        "line 4, `phase.1.train`: `layr4` matches nothing in resnet18; did you mean `layer4`?"
+    );
+}
+
+#[test]
+fn short_forms_stand_for_tables() {
+    let r = Recipe::from_toml(&format!(
+        "loss = {{ label_smoothing = 0.1 }}\n{SMALL}schedule = \"cosine\"\noptimizer = {{ weight_decay = 0.1 }}\n"
+    ))
+    .unwrap();
+    assert_eq!(r.loss, Loss::smoothed(0.1));
+    assert_eq!(r.phases[0].schedule, Schedule::cosine());
+    assert_eq!((r.phases[0].optimizer.name(), r.phases[0].optimizer.weight_decay()), ("adamw", 0.1));
+    for (text, start) in [("best", Start::Best { before: 0 }), ("best-2", Start::Best { before: 2 })] {
+        assert_eq!(Start::from(text.to_owned()), start);
+        assert_eq!(String::from(start), text);
+    }
+    assert_eq!(Start::from("best-ever".to_owned()), Start::Named("best-ever".into()));
+}
+
+#[test]
+fn one_value_is_set_by_its_path() {
+    let mut r = Recipe::named("two-stage").unwrap();
+    r.set("phase.2.lr", "1e-4").unwrap();
+    assert_eq!(r.phases[1].lr, Lr::Uniform(1e-4));
+    r.set("phase.head.epochs", "7").unwrap();
+    assert_eq!(r.phases[0].epochs, 7);
+    r.set("model.arch", "resnet18").unwrap();
+    assert_eq!(r.model.arch, "resnet18");
+    r.set("phase.1.schedule", "constant").unwrap();
+    r.set("phase.1.optimizer.kind", "sgd").unwrap();
+    r.set("phase.1.optimizer.nesterov", "true").unwrap();
+    assert_eq!(r.phases[0].optimizer.name(), "sgd");
+    r.set("early_stopping.patience", "2").unwrap();
+    assert_eq!(r.early_stopping.as_ref().unwrap().patience, 2);
+    r.set("phase.2.lr", "{ default = 1e-3, \"features.1\" = 1e-5 }").unwrap();
+    r.set("phase.2.lr.\"features.2\"", "2e-5").unwrap();
+    assert_eq!(r.phases[1].lr, Lr::by_name(1e-3, [("features.1", 1e-5), ("features.2", 2e-5)]));
+    r.set("phase.2.train", "[\"head\", { last_stages = 3 }]").unwrap();
+
+    let before = r.clone();
+    let error = |path: &str, value: &str| r.clone().set(path, value).unwrap_err().to_string();
+    assert_eq!(error("sed", "1"), "`sed`: there is no key `sed` here; did you mean `seed`?");
+    assert!(error("phase.1.epoch", "1").contains("did you mean `epochs`?"));
+    assert!(error("phase.3.lr", "1").contains("known are phase.1, phase.2"), "{}", error("phase.3.lr", "1"));
+    assert!(error("phase.hed.lr", "1").contains("did you mean `phase.head`?"));
+    assert!(error("phase.1.lr", "-1").contains("greater than 0"));
+    assert!(error("seed.value", "1").contains("`seed.value`"));
+    assert!(error("batch_size", "lots").contains("string \"lots\""));
+    assert_eq!(r, before);
+}
+
+#[test]
+fn a_recipe_is_named_or_the_nearest_is_told() {
+    let error = Recipe::named("two_stage").unwrap_err();
+    assert_eq!(error.to_string(), "there is no recipe `two_stage`; did you mean `two-stage`?");
+    assert!(matches!(error.kind(), RecipeErrorKind::NoRecipe { .. }));
+}
