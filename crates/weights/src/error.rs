@@ -50,6 +50,33 @@ pub enum Error {
         /// What was found.
         what: String,
     },
+    /// A pickle names a Python object that a weight file has no need of. Nothing was run.
+    #[error(
+        "{format}: refused, because the pickle asks for the Python object `{global}`; save the weights alone \
+         (in PyTorch `torch.save(model.state_dict(), …)`) or as safetensors"
+    )]
+    Global {
+        /// The format that was being read.
+        format: Format,
+        /// Module and name of the object.
+        global: String,
+    },
+    /// A pickle has an instruction that is unknown or not read here.
+    #[error("{format}: pickle opcode 0x{opcode:02x} at byte {at} is not supported")]
+    Opcode {
+        /// The format that was being read.
+        format: Format,
+        /// The instruction.
+        opcode: u8,
+        /// Where it stands in the pickle.
+        at: usize,
+    },
+    /// No format of this crate.
+    #[error("not a weight file of a known format: {what}")]
+    Unknown {
+        /// What the file looks like.
+        what: String,
+    },
     /// The file asks for more memory than a file of its size may.
     #[error("{format}: {what} is over the limit of {limit}")]
     TooLarge {

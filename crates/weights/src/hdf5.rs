@@ -1,7 +1,5 @@
 //! HDF5 as weight files need it: groups, text attributes, and arrays as tensors.
 
-use std::sync::Arc;
-
 use defrost_tensor::HostTensor;
 use hdf5_pure::{AttrValue, Dataset, Datatype, DatatypeByteOrder, File, FormatError, Group, Source};
 
@@ -27,7 +25,7 @@ impl Hdf5 {
     /// Opens a mapped file.
     pub(crate) fn map(bytes: FileBytes, format: Format) -> Result<Self> {
         let length = bytes.len() as u64;
-        Self::new(File::from_source(Mapped(Arc::new(bytes))), length, format)
+        Self::new(File::from_source(Mapped(bytes)), length, format)
     }
 
     /// Opens a file that is in memory.
@@ -134,7 +132,7 @@ fn element(datatype: &Datatype) -> Option<(Element, bool)> {
 }
 
 /// A mapped file as the library reads it.
-struct Mapped(Arc<FileBytes>);
+struct Mapped(FileBytes);
 
 impl Source for Mapped {
     fn len(&self) -> u64 {

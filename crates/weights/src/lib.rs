@@ -1,4 +1,4 @@
-//! Weight files in and out: safetensors, NumPy, Keras HDF5.
+//! Weight files in and out: safetensors, PyTorch, Keras, NumPy and the pickles of Lasagne.
 //!
 //! The decision that shapes this crate: **a file is names and arrays, and nothing else.** Every reader returns
 //! [`NamedTensors`], f32 arrays under the names the file gives them, in the file's own order and memory layout, with
@@ -19,13 +19,16 @@ mod error;
 mod format;
 mod hdf5;
 pub mod keras;
+pub mod lasagne;
 mod mmap;
 mod named;
 pub mod npy;
+mod pickle;
+pub mod pytorch;
 pub mod safetensors;
 
 pub use error::{Error, Result};
-pub use format::Format;
+pub use format::{Format, detect, detect_bytes, read};
 pub use named::NamedTensors;
 pub use safetensors::Precision;
 

@@ -4,19 +4,21 @@
 use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 
 use memmap2::Mmap;
 
 use crate::{Error, Result};
 
-/// The bytes of a file. An empty file, which cannot be mapped everywhere, is an empty slice.
-pub(crate) struct FileBytes(Option<Mmap>);
+/// The bytes of a file, shared by its clones. An empty file, which cannot be mapped everywhere, is an empty slice.
+#[derive(Clone)]
+pub(crate) struct FileBytes(Option<Arc<Mmap>>);
 
 impl Deref for FileBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
+        self.0.as_deref().map_or(&[], |map| map)
     }
 }
 
@@ -35,5 +37,5 @@ pub(crate) fn map(path: &Path) -> Result<FileBytes> {
     // caveat every mapped file has: another process that shortens the file during the read makes the access fault.
     // Writers of weight files replace them by a rename (as `atomic` does), which leaves a mapped file as it was.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| open("map the file", e))?;
-    Ok(FileBytes(Some(map)))
+    Ok(FileBytes(Some(Arc::new(map))))
 }

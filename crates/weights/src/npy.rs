@@ -13,7 +13,7 @@ use crate::mmap;
 use crate::{Error, Format, NamedTensors, Result, atomic};
 
 const FORMAT: Format = Format::Npy;
-const MAGIC: &[u8] = b"\x93NUMPY";
+pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// Reads a `.npy` file: floats, integers and booleans of either byte order, row- or column-major, as f32.
 ///

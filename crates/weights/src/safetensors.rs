@@ -48,13 +48,18 @@ pub fn read(path: impl AsRef<Path>) -> Result<NamedTensors> {
     let path = path.as_ref();
     let read = || {
         let bytes = mmap::map(path)?;
-        if path.extension().is_some_and(|e| e == "json") {
-            read_index(path, &bytes)
-        } else {
-            read_bytes(&bytes)
-        }
+        if path.extension().is_some_and(|e| e == "json") { index(path, &bytes) } else { read_bytes(&bytes) }
     };
     read().map_err(|e| e.at(path))
+}
+
+/// Reads all shards of an index, whatever its name, in the index's order and with the first shard's metadata.
+///
+/// # Errors
+/// As [`read`]; further, a shard that does not lie beside the index, and a tensor that is not in its shard.
+pub fn read_index(path: impl AsRef<Path>) -> Result<NamedTensors> {
+    let path = path.as_ref();
+    mmap::map(path).and_then(|bytes| index(path, &bytes)).map_err(|e| e.at(path))
 }
 
 /// Reads a safetensors file that is in memory, such as one embedded in a program.
@@ -62,7 +67,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<NamedTensors> {
 /// # Errors
 /// As [`read`], without a file name.
 pub fn read_bytes(bytes: &[u8]) -> Result<NamedTensors> {
-    let (header, _) =
+    let (header, metadata) =
         SafeTensors::read_metadata(bytes).map_err(|e| Error::malformed(FORMAT, e.to_string()))?;
     let file = SafeTensors::deserialize(bytes).map_err(|e| Error::malformed(FORMAT, e.to_string()))?;
     // The crate orders by offset; the order of the header is what the writer meant.
@@ -81,8 +86,6 @@ pub fn read_bytes(bytes: &[u8]) -> Result<NamedTensors> {
             })?;
         out.insert(name, tensor);
     }
-    let (_, metadata) =
-        SafeTensors::read_metadata(bytes).map_err(|e| Error::malformed(FORMAT, e.to_string()))?;
     out.metadata.extend(metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
     Ok(out)
 }
@@ -184,8 +187,7 @@ fn write_data(w: &mut dyn Write, data: &[f32], dtype: Dtype) -> io::Result<()> {
     Ok(())
 }
 
-/// All tensors of the shards an index names, in the index's order, with the first shard's metadata.
-fn read_index(path: &Path, bytes: &[u8]) -> Result<NamedTensors> {
+fn index(path: &Path, bytes: &[u8]) -> Result<NamedTensors> {
     const FORMAT: Format = Format::SafetensorsIndex;
     #[derive(serde::Deserialize)]
     struct Index {
@@ -257,7 +259,7 @@ mod tests {
         assert_eq!(back.get("z.weight").unwrap().data(), [0.099975586, -2.0, 0.0, 4.0]);
         assert_eq!(back.get("a.running_var"), sample().get("a.running_var"));
         let back = read_bytes(&to_bytes(&sample(), Precision::Bf16)).unwrap();
-        assert_eq!(back.get("z.weight").unwrap().data(), [0.10009766, -2.0, 9.968062e-10, 4.0]);
+        assert_eq!(back.get("z.weight").unwrap().data(), [0.100_097_656, -2.0, 9.968062e-10, 4.0]);
         assert!(back.names().eq(sample().names()), "the order is the network's whatever the types");
     }
 

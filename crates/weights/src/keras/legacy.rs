@@ -1,12 +1,9 @@
-//! Keras HDF5 files of the layout of Keras 2: whole models (`model.save("m.h5")`) and weights alone
-//! (`save_weights("w.h5")`). Keras 3 still writes it under the name "legacy h5".
+//! HDF5 files of the layout of Keras 2: whole models (`model.save("m.h5")`) and weights alone (`save_weights("w.h5")`).
+//! Keras 3 still writes it under the name "legacy h5".
 //!
-//! The names are `<layer>/<variable>` whatever the nesting: `block_1_expand/kernel`, `bn_Conv1/moving_mean`. The `:0` of
-//! TensorFlow, a scope that a second model in one session made unique (`conv1_1/kernel`), and the layer name that the
-//! file repeats are gone. A model used as a layer gives its layers' names, unless two of them would collide: those keep
-//! their whole path. Names of the first releases (`block1_conv1_W_1`) become today's.
-//!
-//! Layouts stay as they are (kernels HWIO), and so does the order: that of the layers, and within one of its variables.
+//! The `:0` of TensorFlow, a scope that a second model in one session made unique (`conv1_1/kernel`), and the layer name
+//! that the file repeats are gone. Names of the first releases (`block1_conv1_W_1`) become today's. The order is that of
+//! the layers, and within one of its variables.
 
 use std::collections::HashSet;
 use std::path::Path;
