@@ -7,21 +7,31 @@
 //! run everywhere. (After the `test-rt` crates of tract.)
 //!
 //! Every case also checks what no formula says: results are overwritten where they are not added to (they start as
-//! NaN), operands that are only read stay as they were, and the same input gives the same bits twice.
+//! NaN), operands that are only read stay as they were, the same input gives the same bits twice, and again in buffers
+//! that are longer than needed, as the planner's slots are.
 //!
-//! The oracle is itself checked: finite differences of every function against its gradient, in f64.
+//! [`run_plans`] does the same for whole networks: losses, gradients, running statistics and predictions of small networks
+//! for many markings, on the raw, the folded, the fused and the slot-planned plan.
+//!
+//! The oracle is itself checked: finite differences of every function, and of whole networks' losses, against the
+//! gradients, in f64.
 
 mod case;
 mod cases;
 mod det;
+mod networks;
 mod oracle;
+mod plans;
+mod reference;
 mod report;
 mod run;
 
 pub use case::{Case, Fill, Operand};
 pub use cases::cases;
 pub use det::{det, det_f64};
+pub use networks::golden_params;
 pub use oracle::Oracle;
+pub use plans::run_plans;
 pub use report::{Failure, Outcome, Report};
 pub use run::{Expectation, run_all, run_cases};
 

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use defrost_tensor::KernelError;
-
 /// The outcome of every case, in the order they were run.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -36,8 +34,8 @@ pub struct Outcome {
 pub enum Failure {
     /// A result is too far from the oracle's.
     Value {
-        /// Which of the operands that are written, in the fields' order.
-        write: usize,
+        /// Which result.
+        what: String,
         /// `max |got - want| / max |want|`.
         max: f64,
         /// `‖got - want‖ / ‖want‖`.
@@ -61,9 +59,14 @@ pub enum Failure {
         /// Which of the operands that are written, in the fields' order.
         write: usize,
     },
-    /// The kernel returned an error.
-    Kernel(KernelError),
-    /// The kernel panicked.
+    /// The same call with operands in longer buffers, as values that share a slot have them, failed or gave other bits.
+    LongerBuffer {
+        /// What happened.
+        what: String,
+    },
+    /// A kernel or the session above it returned an error.
+    Error(String),
+    /// It panicked.
     Panic(String),
     /// `supports` says no, and no expectation says why.
     Undeclared,
@@ -123,14 +126,15 @@ impl fmt::Display for Report {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Value { write, max, l2, tolerance, at, got, want } => write!(
+            Self::Value { what, max, l2, tolerance, at, got, want } => write!(
                 f,
-                "result {write} is off by {max:.2e} (max) and {l2:.2e} (L2), allowed is {tolerance:.1e}; \
+                "{what} is off by {max:.2e} (max) and {l2:.2e} (L2), allowed is {tolerance:.1e}; \
                  worst at [{at}]: got {got}, want {want}"
             ),
             Self::ReadChanged { read } => write!(f, "operand {read} is only read, but changed"),
             Self::NotRepeatable { write } => write!(f, "result {write} has other bits the second time"),
-            Self::Kernel(error) => write!(f, "{error}"),
+            Self::LongerBuffer { what } => write!(f, "in buffers longer than needed: {what}"),
+            Self::Error(error) => write!(f, "{error}"),
             Self::Panic(message) => write!(f, "panicked: {message}"),
             Self::Undeclared => {
                 write!(f, "supports() says no: declare it in an expectation, with the reason")

@@ -32,8 +32,7 @@ pub fn run_cases<K: Kernels>(kernels: &K, cases: &[Case], scale: f64, expect: &[
 }
 
 fn outcome<K: Kernels>(kernels: &K, case: &Case, scale: f64, expect: &[Expectation]) -> Outcome {
-    let mut outcome =
-        Outcome { case: case.name.clone(), used: 0.0, digest: 0, unsupported: None, failures: Vec::new() };
+    let mut outcome = Outcome::new(case.name.clone());
     let supported = kernels.supports(&case.layouts());
     match expect.iter().find(|e| case.name.starts_with(e.prefix)) {
         Some(e) if supported => outcome.failures.push(Failure::Supported { reason: e.reason.into() }),
@@ -41,37 +40,37 @@ fn outcome<K: Kernels>(kernels: &K, case: &Case, scale: f64, expect: &[Expectati
         None if !supported => outcome.failures.push(Failure::Undeclared),
         None => match caught(|| check(kernels, case, scale, &mut outcome)) {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => outcome.failures.push(Failure::Kernel(error)),
+            Ok(Err(error)) => outcome.failures.push(Failure::Error(error.to_string())),
             Err(message) => outcome.failures.push(Failure::Panic(message)),
         },
     }
     outcome
 }
 
-/// Runs `case` twice on `kernels` and once on the oracle.
+/// Runs `case` three times on `kernels` and once on the oracle.
 fn check<K: Kernels>(kernels: &K, case: &Case, scale: f64, outcome: &mut Outcome) -> Result<(), KernelError> {
     let numbers = case.numbers();
-    let (_, want) = execute(&Oracle, case, &numbers, |layout, buf| Ok(Oracle.download_f64(layout, buf)))?;
-    let down = |layout: Layout, buf: &K::Buf| download(kernels, layout, buf);
-    let (reads, got) = execute(kernels, case, &numbers, down)?;
-    let (_, again) = execute(kernels, case, &numbers, down)?;
+    let (_, want) =
+        execute(&Oracle, case, &numbers, false, |layout, buf| Ok(Oracle.download_f64(layout, buf)))?;
+    let run = |longer| execute(kernels, case, &numbers, longer, |layout, buf| download(kernels, layout, buf));
+    let (reads, got) = run(false)?;
+    let (_, again) = run(false)?;
 
     let changed = (0..reads.len()).filter(|&i| bits(&reads[i]) != bits(&numbers.0[i]));
     outcome.failures.extend(changed.map(|read| Failure::ReadChanged { read }));
     let unlike = (0..got.len()).filter(|&i| bits(&got[i]) != bits(&again[i]));
     outcome.failures.extend(unlike.map(|write| Failure::NotRepeatable { write }));
-    let tolerance = case.tolerance * scale;
+    let longer = match caught(|| run(true)) {
+        Ok(Ok((_, longer))) => (0..got.len())
+            .find(|&i| bits(&got[i]) != bits(&longer[i]))
+            .map(|i| format!("result {i} has other bits")),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(message) => Some(format!("panicked: {message}")),
+    };
+    outcome.failures.extend(longer.map(|what| Failure::LongerBuffer { what }));
     for (write, (got, want)) in got.iter().zip(&want).enumerate() {
-        let Deviation { max, l2, at } = deviation(got, want);
-        if max.max(l2) > tolerance {
-            let (got, want) = (got[at], want[at]);
-            outcome.failures.push(Failure::Value { write, max, l2, tolerance, at, got, want });
-        }
-        if tolerance > 0.0 {
-            outcome.used = outcome.used.max(max.max(l2) / tolerance);
-        }
+        outcome.compare(&format!("result {write}"), got, want, case.tolerance * scale);
     }
-    outcome.digest = fnv1a(&got.iter().flat_map(|v| bits(v)).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
     Ok(())
 }
 
@@ -79,15 +78,25 @@ fn check<K: Kernels>(kernels: &K, case: &Case, scale: f64, outcome: &mut Outcome
 type Operands<T> = (Vec<Vec<T>>, Vec<Vec<T>>);
 
 /// Runs a case on `kernels`; returns what is in the operands that are read and in those that are written afterwards.
+///
+/// With `longer`, what may be transient lies in plain buffers that are longer than it, full of NaN: values that live at
+/// different times share such buffers.
 fn execute<K: Kernels, T>(
     kernels: &K,
     case: &Case,
     (reads, writes): &Operands<f32>,
+    longer: bool,
     download: impl Fn(Layout, &K::Buf) -> Result<Vec<T>, KernelError>,
 ) -> Result<Operands<T>, KernelError> {
     let upload = |operands: &[Operand], numbers: &[Vec<f32>]| {
         let upload = |(operand, numbers): (&Operand, &Vec<f32>)| {
-            let mut buf = kernels.alloc(operand.layout)?;
+            let layout = match operand.layout {
+                layout @ Layout::ConvWeight(_) => layout,
+                layout if longer => Layout::Plain(layout.len() + 37),
+                layout => layout,
+            };
+            let mut buf = kernels.alloc(layout)?;
+            kernels.fill(layout.len(), f32::NAN, &mut buf)?;
             kernels.upload(operand.layout, numbers, &mut buf)?;
             Ok(buf)
         };
@@ -129,20 +138,12 @@ fn memory<K: Kernels>(kernels: &K) -> Vec<Outcome> {
     ];
     let mut outcomes = Vec::new();
     let mut compare = |case: String, results: Result<(Vec<f32>, Vec<f64>, f64), KernelError>| {
-        let mut failures = Vec::new();
-        let mut digest = 0;
+        let mut outcome = Outcome::new(case);
         match results {
-            Err(error) => failures.push(Failure::Kernel(error)),
-            Ok((got, want, tolerance)) => {
-                let Deviation { max, l2, at } = deviation(&got, &want);
-                digest = fnv1a(&bits(&got).into_iter().flat_map(u32::to_le_bytes).collect::<Vec<_>>());
-                if max.max(l2) > tolerance {
-                    let (got, want) = (got[at], want[at]);
-                    failures.push(Failure::Value { write: 0, max, l2, tolerance, at, got, want });
-                }
-            }
+            Err(error) => outcome.failures.push(Failure::Error(error.to_string())),
+            Ok((got, want, tolerance)) => outcome.compare("what is read back", &got, &want, tolerance),
         }
-        outcomes.push(Outcome { case, used: 0.0, digest, unsupported: None, failures });
+        outcomes.push(outcome);
     };
     for (what, layout) in layouts {
         let fresh = kernels.alloc(layout).and_then(|buf| download(kernels, layout, &buf));
@@ -197,21 +198,46 @@ fn download<K: Kernels>(kernels: &K, layout: Layout, buf: &K::Buf) -> Result<Vec
     Ok(host)
 }
 
+impl Outcome {
+    pub(crate) fn new(case: String) -> Self {
+        Self { case, used: 0.0, digest: 0, unsupported: None, failures: Vec::new() }
+    }
+
+    /// Takes in one result and what it should be.
+    pub(crate) fn compare(&mut self, what: &str, got: &[f32], want: &[f64], tolerance: f64) {
+        self.compare_to(what, got, want, tolerance, 0.0);
+    }
+
+    /// The same for a result whose size counts as `floor` at least.
+    pub(crate) fn compare_to(&mut self, what: &str, got: &[f32], want: &[f64], tolerance: f64, floor: f64) {
+        let Deviation { max, l2, at } = deviation(got, want, floor);
+        if max.max(l2) > tolerance {
+            let (what, got, want) = (what.to_string(), got[at], want[at]);
+            self.failures.push(Failure::Value { what, max, l2, tolerance, at, got, want });
+        }
+        if tolerance > 0.0 {
+            self.used = self.used.max(max.max(l2) / tolerance);
+        }
+        let bytes = bits(got).into_iter().flat_map(u32::to_le_bytes);
+        self.digest = fnv1a(&self.digest.to_le_bytes().into_iter().chain(bytes).collect::<Vec<_>>());
+    }
+}
+
 /// How far results are from what is wanted.
-pub(crate) struct Deviation {
+struct Deviation {
     /// `max |got - want| / max |want|`.
-    pub(crate) max: f64,
+    max: f64,
     /// `‖got - want‖ / ‖want‖`.
-    pub(crate) l2: f64,
+    l2: f64,
     /// The worst element.
-    pub(crate) at: usize,
+    at: usize,
 }
 
 /// Compares results. Where the wanted value is not finite, the result must be the same; one that is not and should be
-/// is infinitely far off. Where all that is wanted is 0, errors are absolute.
-pub(crate) fn deviation(got: &[f32], want: &[f64]) -> Deviation {
+/// is infinitely far off. Where all that is wanted is 0, errors are absolute. What is wanted counts as `floor` at least.
+fn deviation(got: &[f32], want: &[f64], floor: f64) -> Deviation {
     let (mut max, mut at) = (0.0, 0);
-    let (mut error, mut norm, mut largest) = (0.0, 0.0, 0.0_f64);
+    let (mut error, mut norm, mut largest) = (0.0, floor * floor, floor);
     for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
         let got = f64::from(got);
         let same = got == want || (got.is_nan() && want.is_nan());
@@ -239,7 +265,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| if v.is_nan() { f32::NAN } else { *v }.to_bits()).collect()
 }
 
-fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
         let message = payload.downcast_ref::<String>().cloned();
         let message = message.or_else(|| payload.downcast_ref::<&str>().map(|s| s.to_string()));

@@ -14,7 +14,7 @@ const SHAPES: [Shape4; 10] = [
     Shape4::new(3, 8, 1, 400),
     Shape4::new(2, 16, 23, 29),
     Shape4::new(1, 257, 2, 2),
-    Shape4::new(2, 1, 1, 1),
+    Shape4::new(3, 1, 1, 1),
     Shape4::new(1, 24, 40, 33),
     Shape4::new(5, 1030, 1, 2),
 ];

@@ -2,6 +2,7 @@
 
 mod broken;
 mod gradients;
+mod plans;
 
 use std::collections::HashSet;
 

@@ -1,13 +1,23 @@
 //! The shared suite on the CPU. It supports every call, so there are no expectations.
 
-use defrost_conformance::run_all;
+use std::sync::Arc;
+
+use defrost_conformance::{Report, run_all, run_plans};
 use defrost_ndarray::CpuKernels;
 
-#[test]
-fn passes_the_suite_and_gives_the_same_bits_on_one_and_two_threads() {
-    let one = run_all(&CpuKernels::new(Some(1)), 1.0, &[]);
+fn passes_with_the_same_bits(run: impl Fn(&Arc<CpuKernels>) -> Report) {
+    let [one, two] = [1, 2].map(|threads| run(&Arc::new(CpuKernels::new(Some(threads)))));
     assert!(one.passed(), "{one}");
-    let two = run_all(&CpuKernels::new(Some(2)), 1.0, &[]);
     assert!(two.passed(), "{two}");
     assert!(one.differing(&two).is_empty(), "{:?}", one.differing(&two));
+}
+
+#[test]
+fn every_call_is_right_and_the_same_on_one_and_two_threads() {
+    passes_with_the_same_bits(|kernels| run_all(&**kernels, 1.0, &[]));
+}
+
+#[test]
+fn whole_networks_are_right_and_the_same_on_one_and_two_threads() {
+    passes_with_the_same_bits(|kernels| run_plans(kernels, 1.0, &[]));
 }

@@ -1,0 +1,120 @@
+//! Whole steps in f64: the raw plan over the oracle, every value in a buffer of its own.
+
+use std::collections::HashMap;
+
+use defrost_exec::{Rate, Rule};
+use defrost_graph::{Graph, Instruction, Loss, Marking, Origin, ParamId, ParamStore};
+use defrost_plan::{Options, Plan, PlanError, Purpose};
+use defrost_tensor::{Call, call};
+
+use crate::Oracle;
+use crate::networks::Batch;
+
+/// A network trained in f64. It plans every step anew and shares nothing between steps but weights and optimizer state.
+pub(crate) struct Reference<'g> {
+    graph: &'g Graph,
+    /// In the table's order.
+    pub(crate) params: Vec<Vec<f64>>,
+    optimizer: HashMap<ParamId, (Vec<f64>, Vec<f64>, u32)>,
+    /// The planner's optional passes: none, unless a test looks for what they change.
+    pub(crate) options: Options,
+}
+
+/// What a step computes before the optimizer.
+pub(crate) struct Step {
+    pub(crate) loss: f64,
+    pub(crate) hits: f64,
+    pub(crate) grads: Vec<(ParamId, Vec<f64>)>,
+}
+
+impl<'g> Reference<'g> {
+    pub(crate) fn new(graph: &'g Graph, params: &ParamStore) -> Self {
+        let f64s = |(_, v): (&str, &defrost_tensor::HostTensor)| v.data().iter().map(|&v| v.into()).collect();
+        let params = params.iter().map(f64s).collect();
+        Self { graph, params, optimizer: HashMap::new(), options: Options::raw() }
+    }
+
+    /// Forward, loss, backward; the running statistics take in the batch.
+    pub(crate) fn step(&mut self, marking: &Marking, batch: &Batch) -> Result<Step, PlanError> {
+        let purpose = Purpose::Train(Loss::CrossEntropy);
+        let plan = Plan::new(self.graph, marking, batch.n, purpose, self.options)?;
+        let values = self.run(&plan, batch);
+        let of = |origin: Origin| {
+            let (value, _) = plan.values.iter().find(|(_, info)| info.origin == origin)?;
+            Some(values[value.index()].clone())
+        };
+        let stats = of(Origin::Stats).unwrap_or_default();
+        let grad = |&id: &ParamId| (id, of(Origin::ParamGrad(id)).unwrap_or_default());
+        for (id, param) in self.graph.param_ids().zip(&mut self.params) {
+            if let Some(after) = of(Origin::Param(id)) {
+                *param = after;
+            }
+        }
+        Ok(Step { loss: stats[0], hits: stats[1], grads: plan.trained.iter().map(grad).collect() })
+    }
+
+    /// The network's outputs in evaluation mode.
+    pub(crate) fn infer(&self, batch: &Batch) -> Result<Vec<f64>, PlanError> {
+        let purpose = Purpose::Infer { until: self.graph.output() };
+        let plan = Plan::new(self.graph, &Marking::frozen(self.graph), batch.n, purpose, self.options)?;
+        Ok(self.run(&plan, batch).swap_remove(plan.output.index()))
+    }
+
+    /// One optimizer step, every parameter at one rate.
+    pub(crate) fn apply(&mut self, rule: Rule, rate: Rate, grad: &Vec<f64>) {
+        let Rate { param: id, lr, weight_decay, .. } = rate;
+        let (param, len) = (&mut self.params[id.index()], grad.len());
+        let fresh = || (vec![0.0; len], vec![0.0; len], 0);
+        let (first, second, step) = self.optimizer.entry(id).or_insert_with(fresh);
+        *step += 1;
+        let call: Call<_, _> = match rule {
+            Rule::Sgd { momentum, nesterov } => {
+                let velocity = Some(first);
+                call::Sgd { len, lr, momentum, weight_decay, nesterov, grad, param, velocity }.into()
+            }
+            Rule::Adam { beta1, beta2, eps, decoupled } => {
+                let step = *step;
+                call::Adam {
+                    len,
+                    lr,
+                    beta1,
+                    beta2,
+                    eps,
+                    weight_decay,
+                    decoupled,
+                    step,
+                    grad,
+                    param,
+                    first,
+                    second,
+                }
+                .into()
+            }
+            other => unreachable!("the suite has no formula for {other:?}"),
+        };
+        call.run(&Oracle).expect("the oracle does not fail");
+    }
+
+    /// Runs all of a plan. Returns every value; those that nothing wrote are NaN.
+    fn run(&self, plan: &Plan, batch: &Batch) -> Vec<Vec<f64>> {
+        let f64s = |values: &[f32]| values.iter().map(|&v| v.into()).collect();
+        let initial = |(_, info): (_, &defrost_graph::ValueInfo)| match info.origin {
+            Origin::Input => f64s(&batch.images),
+            Origin::Targets => f64s(&batch.targets),
+            Origin::Keys => f64s(&batch.keys),
+            Origin::Param(id) => self.params[id.index()].clone(),
+            _ => vec![f64::NAN; info.layout.len()],
+        };
+        let mut values: Vec<Vec<f64>> = plan.values.iter().map(initial).collect();
+        for Instruction { call, .. } in plan.setup.iter().chain(plan.calls()) {
+            let mut taken: Vec<_> =
+                call.writes().iter().map(|w| std::mem::take(&mut values[w.index()])).collect();
+            let mut writes = taken.iter_mut();
+            let bound: Call<&Vec<f64>, &mut Vec<f64>> =
+                call.map(&mut |r| &values[r.index()], &mut |_| writes.next().expect("one an operand"));
+            bound.run(&Oracle).expect("the oracle does not fail");
+            call.writes().iter().zip(taken).for_each(|(w, buf)| values[w.index()] = buf);
+        }
+        values
+    }
+}
