@@ -166,6 +166,9 @@ impl Script {
                 got = train(&mut session, &network.batch(at + 10, network.n))?;
             }
             outcome.compare_step(&network.graph, &format!("step {at}"), got, &session, want, tolerance)?;
+            if at == 0 {
+                infer(outcome, &mut session, 1, 1)?;
+            }
             session.apply(rule, &rates(&marking))?;
         }
         infer(outcome, &mut session, 2, 0)?;
