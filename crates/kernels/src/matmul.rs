@@ -145,6 +145,7 @@ fn rows(
                         bias,
                         residual: std::ptr::null(),
                         bounds: bounds(if last { shape.activation } else { Activation::Identity }),
+                        stream: false,
                     },
                 },
             );

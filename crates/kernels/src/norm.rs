@@ -10,7 +10,7 @@ use crate::Threads;
 use crate::conv::bounds;
 use crate::reduce::row_shards;
 use crate::scratch::{carve, floats_for};
-use crate::simd::{Vector, dispatch, madd};
+use crate::simd::{Vector, dispatch, fence, load, store, streams};
 
 /// Floats that a task of an elementwise pass writes, about.
 const TASK: usize = 1 << 14;
@@ -169,25 +169,39 @@ struct Coefficients<'a> {
 }
 
 fn apply(threads: &Threads, coefficients: &Coefficients<'_>, x: &[f32], out: &mut [f32]) {
-    let task = task_len(coefficients.mean.len());
+    let c = coefficients.mean.len();
+    let (task, stream) = (task_len(c), streams(out, c));
     threads.for_chunks(out, task, |i, out| {
-        apply_rows(threads.isa(), coefficients, &x[i * task..][..out.len()], out);
+        apply_rows(threads.isa(), coefficients, &x[i * task..][..out.len()], stream, out);
     });
 }
 
-dispatch!(fn apply_rows(coefficients: &Coefficients<'_>, x: &[f32], out: &mut [f32]) = apply_body);
+dispatch!(
+    fn apply_rows(coefficients: &Coefficients<'_>, x: &[f32], stream: bool, out: &mut [f32]) = apply_body
+);
 
 #[inline(always)]
-fn apply_body<V: Vector>(coefficients: &Coefficients<'_>, x: &[f32], out: &mut [f32]) {
+fn apply_body<V: Vector>(coefficients: &Coefficients<'_>, x: &[f32], stream: bool, out: &mut [f32]) {
     let c = coefficients.mean.len();
-    let (mean, scale, bias) = (coefficients.mean, &coefficients.scale[..c], &coefficients.bias[..c]);
-    let (low, high) = coefficients.bounds;
-    for (x, out) in x.chunks_exact(c).zip(out.chunks_exact_mut(c)) {
-        for i in 0..c {
-            let v = madd::<V>(x[i] - mean[i], scale[i], bias[i]);
-            let v = if v < low { low } else { v };
-            out[i] = if v > high { high } else { v };
+    let len = out.len();
+    let mean = coefficients.mean.as_ptr();
+    let (scale, bias) = (coefficients.scale[..c].as_ptr(), coefficients.bias[..c].as_ptr());
+    let (low, high) = (V::splat(coefficients.bounds.0), V::splat(coefficients.bounds.1));
+    let (x, out) = (x[..len].as_ptr(), out.as_mut_ptr());
+    for row in (0..len / c * c).step_by(c) {
+        for i in (0..c).step_by(V::LANES) {
+            let (at, lanes) = (row + i, V::LANES.min(c - i));
+            // SAFETY: `at + lanes <= len` and `i + lanes <= c`, the lengths of the slices above.
+            unsafe {
+                let centred = load::<V>(x.add(at), lanes).sub(load::<V>(mean.add(i), lanes));
+                let v = centred.fma(load::<V>(scale.add(i), lanes), load::<V>(bias.add(i), lanes));
+                let v = v.at_least(low).at_most(high);
+                if stream { v.stream(out.add(at)) } else { store::<V>(v, out.add(at), lanes) }
+            }
         }
+    }
+    if stream {
+        fence();
     }
 }
 
@@ -262,22 +276,8 @@ pub fn train_grad(
         pull[i] = (-k * s * s * sums[c + i] / rows as f64) as f32;
         rest[i] = (-k * sums[i] / rows as f64) as f32;
     }
-    let terms = Terms { mean, slope, pull, shift: &rest[..c] };
-    let task = task_len(c);
-    let mask = incoming.mask();
-    threads.for_chunks(grad_in, task, |i, grad_in| {
-        let span = i * task..i * task + grad_in.len();
-        let mask = mask.map(|(out, high)| (&out[span.clone()], high));
-        grad_rows(
-            threads.isa(),
-            &terms,
-            &x[span.clone()],
-            &incoming.grad_out[span],
-            mask,
-            accumulate,
-            grad_in,
-        );
-    });
+    let batch = Some(BatchTerms { x, mean, pull, shift: &rest[..c] });
+    spread(threads, &Terms { slope, batch }, &incoming, accumulate, grad_in);
 }
 
 /// The gradients of [`eval`]: the statistics are constants. `x` is needed for the scale's gradient only.
@@ -314,12 +314,7 @@ pub fn eval_grad(
     }
     let Some(grad_in) = grad_in else { return };
     assert_eq!(grad_in.len(), incoming.grad_out.len(), "input gradient");
-    let (task, mask, slope) = (task_len(c), incoming.mask(), &*slope);
-    threads.for_chunks(grad_in, task, |i, grad_in| {
-        let span = i * task..i * task + grad_in.len();
-        let mask = mask.map(|(out, high)| (&out[span.clone()], high));
-        scale_rows(threads.isa(), slope, &incoming.grad_out[span], mask, accumulate, grad_in);
-    });
+    spread(threads, &Terms { slope, batch: None }, &incoming, accumulate, grad_in);
 }
 
 /// Writes the gradients of scale and shift.
@@ -374,175 +369,149 @@ fn gradient_sums<'w>(
 
 type Mask<'a> = Option<(&'a [f32], f32)>;
 
-/// The gradient where the output lets it pass.
-#[inline(always)]
-fn masked(g: f32, out: f32, high: f32) -> f32 {
-    // `high` is NaN where there is none: the comparison must then let everything pass.
-    #[allow(clippy::neg_cmp_op_on_partial_ord)]
-    if out > 0.0 && !(out >= high) { g } else { 0.0 }
-}
-
 dispatch!(
     fn sum_rows(x: Option<(&[f32], &[f32])>, g: &[f32], mask: Mask<'_>, sums: &mut [f64]) = sum_rows_body
 );
 
 #[inline(always)]
 fn sum_rows_body<V: Vector>(x: Option<(&[f32], &[f32])>, g: &[f32], mask: Mask<'_>, sums: &mut [f64]) {
+    /// Rows that are added in single precision before they meet the sums.
+    const ROWS: usize = 4;
     let c = sums.len() / 2;
-    let (sum, products) = sums.split_at_mut(c);
-    let products = &mut products[..c];
-    // Four rows are added in single precision before they meet the sums.
-    let mut at = 0;
-    while at < g.len() {
-        let rows = ((g.len() - at) / c).min(4);
-        let span = at..at + rows * c;
-        let g = &g[span.clone()];
-        let mask = mask.map(|(out, high)| (&out[span.clone()], high));
-        let x = x.map(|(x, mean)| (&x[span], mean));
-        match rows {
-            4 => sum_some::<4>(x, g, mask, sum, products),
-            _ => {
-                for r in 0..rows {
-                    let span = r * c..(r + 1) * c;
-                    let mask = mask.map(|(out, high)| (&out[span.clone()], high));
-                    let x = x.map(|(x, mean)| (&x[span.clone()], mean));
-                    sum_some::<1>(x, &g[span], mask, sum, products);
-                }
-            }
-        }
-        at += rows * c;
+    let rows = g.len() / c;
+    let whole = rows / ROWS * ROWS;
+    for r in (0..whole).step_by(ROWS) {
+        sum_some::<V, ROWS>(x, g, mask, r * c, sums);
+    }
+    for r in whole..rows {
+        sum_some::<V, 1>(x, g, mask, r * c, sums);
     }
 }
 
+/// Adds `R` rows from element `at` on.
 #[inline(always)]
-fn sum_some<const R: usize>(
+fn sum_some<V: Vector, const R: usize>(
     x: Option<(&[f32], &[f32])>,
     g: &[f32],
     mask: Mask<'_>,
-    sum: &mut [f64],
-    products: &mut [f64],
+    at: usize,
+    sums: &mut [f64],
 ) {
-    let c = sum.len();
-    let products = &mut products[..c];
-    // Slices of equal length, so that the loops below need no bounds checks.
-    let g: [&[f32]; R] = std::array::from_fn(|r| &g[r * c..][..c]);
-    match (x, mask) {
-        (Some((x, mean)), Some((out, high))) => {
-            let x: [&[f32]; R] = std::array::from_fn(|r| &x[r * c..][..c]);
-            let out: [&[f32]; R] = std::array::from_fn(|r| &out[r * c..][..c]);
-            let mean = &mean[..c];
-            for i in 0..c {
-                let (mut s, mut p) = (0.0, 0.0);
-                for r in 0..R {
-                    let g = masked(g[r][i], out[r][i], high);
-                    s += g;
-                    p += g * (x[r][i] - mean[i]);
+    let c = sums.len() / 2;
+    let span = at..at + R * c;
+    let g = g[span.clone()].as_ptr();
+    let mask = mask.map(|(out, high)| (out[span.clone()].as_ptr(), V::splat(high)));
+    let x = x.map(|(x, mean)| (x[span].as_ptr(), mean[..c].as_ptr()));
+    for i in (0..c).step_by(V::LANES) {
+        let lanes = V::LANES.min(c - i);
+        let (mut sum, mut products) = (V::splat(0.0), V::splat(0.0));
+        // SAFETY: `R` rows of all operands and `c` values a channel were sliced above; `i + lanes <= c`.
+        unsafe {
+            for r in 0..R {
+                let mut g = load::<V>(g.add(r * c + i), lanes);
+                if let Some((out, high)) = mask {
+                    g = g.passed(load::<V>(out.add(r * c + i), lanes), high);
                 }
-                sum[i] += f64::from(s);
-                products[i] += f64::from(p);
-            }
-        }
-        (Some((x, mean)), None) => {
-            let x: [&[f32]; R] = std::array::from_fn(|r| &x[r * c..][..c]);
-            let mean = &mean[..c];
-            for i in 0..c {
-                let (mut s, mut p) = (0.0, 0.0);
-                for r in 0..R {
-                    s += g[r][i];
-                    p += g[r][i] * (x[r][i] - mean[i]);
+                sum = sum.add(g);
+                if let Some((x, mean)) = x {
+                    let centred = load::<V>(x.add(r * c + i), lanes).sub(load::<V>(mean.add(i), lanes));
+                    products = g.fma(centred, products);
                 }
-                sum[i] += f64::from(s);
-                products[i] += f64::from(p);
             }
-        }
-        (None, Some((out, high))) => {
-            let out: [&[f32]; R] = std::array::from_fn(|r| &out[r * c..][..c]);
-            for i in 0..c {
-                let s: f32 = (0..R).map(|r| masked(g[r][i], out[r][i], high)).sum();
-                sum[i] += f64::from(s);
-            }
-        }
-        (None, None) => {
-            for i in 0..c {
-                let s: f32 = (0..R).map(|r| g[r][i]).sum();
-                sum[i] += f64::from(s);
+            sum.add_to(sums.as_mut_ptr().add(i), lanes);
+            if x.is_some() {
+                products.add_to(sums.as_mut_ptr().add(c + i), lanes);
             }
         }
     }
 }
 
-/// `grad_in = slope · g + pull · (x - mean) + shift`.
+/// `grad_in = slope · g + pull · (x - mean) + shift`, all but the slope only with statistics that depend on `x`.
+#[derive(Clone, Copy)]
 struct Terms<'a> {
-    mean: &'a [f32],
     slope: &'a [f32],
+    batch: Option<BatchTerms<'a>>,
+}
+
+#[derive(Clone, Copy)]
+struct BatchTerms<'a> {
+    x: &'a [f32],
+    mean: &'a [f32],
     pull: &'a [f32],
     shift: &'a [f32],
 }
 
+/// The input's gradient over all rows.
+fn spread(
+    threads: &Threads,
+    terms: &Terms<'_>,
+    incoming: &Incoming<'_>,
+    accumulate: bool,
+    grad_in: &mut [f32],
+) {
+    let c = terms.slope.len();
+    let (task, mask) = (task_len(c), incoming.mask());
+    let stream = streams(grad_in, c);
+    threads.for_chunks(grad_in, task, |i, grad_in| {
+        let span = i * task..i * task + grad_in.len();
+        let mask = mask.map(|(out, high)| (&out[span.clone()], high));
+        let batch = terms.batch.map(|b| BatchTerms { x: &b.x[span.clone()], ..b });
+        let terms = Terms { batch, ..*terms };
+        grad_rows(threads.isa(), &terms, &incoming.grad_out[span], mask, accumulate, stream, grad_in);
+    });
+}
+
 dispatch!(
-    fn grad_rows(terms: &Terms<'_>, x: &[f32], g: &[f32], mask: Mask<'_>, accumulate: bool, out: &mut [f32])
+    fn grad_rows(terms: &Terms<'_>, g: &[f32], mask: Mask<'_>, accumulate: bool, stream: bool, grad_in: &mut [f32])
         = grad_rows_body
 );
 
 #[inline(always)]
 fn grad_rows_body<V: Vector>(
     terms: &Terms<'_>,
-    x: &[f32],
     g: &[f32],
     mask: Mask<'_>,
     accumulate: bool,
+    stream: bool,
     grad_in: &mut [f32],
 ) {
-    let c = terms.mean.len();
-    let (mean, slope, pull, shift) = (terms.mean, &terms.slope[..c], &terms.pull[..c], &terms.shift[..c]);
-    for (r, grad_in) in grad_in.chunks_exact_mut(c).enumerate() {
-        let (x, g) = (&x[r * c..][..c], &g[r * c..][..c]);
-        let value = |i: usize, g: f32| madd::<V>(slope[i], g, madd::<V>(pull[i], x[i] - mean[i], shift[i]));
-        match mask {
-            Some((out, high)) => {
-                let out = &out[r * c..][..c];
-                put(grad_in, accumulate, |i| value(i, masked(g[i], out[i], high)));
+    let c = terms.slope.len();
+    let len = grad_in.len();
+    let slope = terms.slope.as_ptr();
+    let g = g[..len].as_ptr();
+    let mask = mask.map(|(out, high)| (out[..len].as_ptr(), V::splat(high)));
+    let batch = terms
+        .batch
+        .map(|b| (b.x[..len].as_ptr(), b.mean[..c].as_ptr(), b.pull[..c].as_ptr(), b.shift[..c].as_ptr()));
+    let grad_in = grad_in.as_mut_ptr();
+    for row in (0..len / c * c).step_by(c) {
+        for i in (0..c).step_by(V::LANES) {
+            let (at, lanes) = (row + i, V::LANES.min(c - i));
+            // SAFETY: `at + lanes <= len` and `i + lanes <= c`, the lengths of the slices above.
+            unsafe {
+                let mut g = load::<V>(g.add(at), lanes);
+                if let Some((out, high)) = mask {
+                    g = g.passed(load::<V>(out.add(at), lanes), high);
+                }
+                let mut v = V::splat(0.0);
+                if let Some((x, mean, pull, shift)) = batch {
+                    let centred = load::<V>(x.add(at), lanes).sub(load::<V>(mean.add(i), lanes));
+                    v = load::<V>(pull.add(i), lanes).fma(centred, load::<V>(shift.add(i), lanes));
+                }
+                v = load::<V>(slope.add(i), lanes).fma(g, v);
+                if accumulate {
+                    v = v.add(load::<V>(grad_in.add(at), lanes));
+                }
+                if stream {
+                    v.stream(grad_in.add(at));
+                } else {
+                    store::<V>(v, grad_in.add(at), lanes);
+                }
             }
-            None => put(grad_in, accumulate, |i| value(i, g[i])),
         }
     }
-}
-
-#[inline(always)]
-fn put(out: &mut [f32], accumulate: bool, value: impl Fn(usize) -> f32) {
-    if accumulate {
-        for (i, o) in out.iter_mut().enumerate() {
-            *o += value(i);
-        }
-    } else {
-        for (i, o) in out.iter_mut().enumerate() {
-            *o = value(i);
-        }
-    }
-}
-
-dispatch!(
-    fn scale_rows(slope: &[f32], g: &[f32], mask: Mask<'_>, accumulate: bool, out: &mut [f32]) = scale_rows_body
-);
-
-#[inline(always)]
-fn scale_rows_body<V: Vector>(
-    slope: &[f32],
-    g: &[f32],
-    mask: Mask<'_>,
-    accumulate: bool,
-    grad_in: &mut [f32],
-) {
-    let c = slope.len();
-    for (r, grad_in) in grad_in.chunks_exact_mut(c).enumerate() {
-        let g = &g[r * c..][..c];
-        match mask {
-            Some((out, high)) => {
-                let out = &out[r * c..][..c];
-                put(grad_in, accumulate, |i| slope[i] * masked(g[i], out[i], high));
-            }
-            None => put(grad_in, accumulate, |i| slope[i] * g[i]),
-        }
+    if stream {
+        fence();
     }
 }
 
@@ -575,22 +544,18 @@ pub fn fold(
     assert_eq!((weight.len(), weight.len() % c), (folded_weight.len(), 0), "weights");
     assert_eq!((folded_bias.len(), norm.running_mean.len(), norm.running_var.len()), (c, c, c), "statistics");
     // The bias holds the scales first, and its own values once the weights are done.
-    for i in 0..c {
-        folded_bias[i] = norm.affine.weight[i] * inv_std(desc, norm.running_var[i]);
+    for (i, scale) in folded_bias.iter_mut().enumerate() {
+        *scale = norm.affine.weight[i] * inv_std(desc, norm.running_var[i]);
     }
     for (out, w) in folded_weight.chunks_exact_mut(c).zip(weight.chunks_exact(c)) {
         for i in 0..c {
             out[i] = w[i] * folded_bias[i];
         }
     }
-    for i in 0..c {
-        let bias = norm.bias.map_or(0.0, |b| b[i]);
-        folded_bias[i] = madd_f64(folded_bias[i], bias - norm.running_mean[i], norm.affine.bias[i]);
+    for (i, b) in folded_bias.iter_mut().enumerate() {
+        let centred = norm.bias.map_or(0.0, |b| b[i]) - norm.running_mean[i];
+        *b = (f64::from(*b) * f64::from(centred) + f64::from(norm.affine.bias[i])) as f32;
     }
-}
-
-fn madd_f64(a: f32, b: f32, c: f32) -> f32 {
-    (f64::from(a) * f64::from(b) + f64::from(c)) as f32
 }
 
 #[cfg(test)]

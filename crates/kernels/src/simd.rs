@@ -111,6 +111,20 @@ pub(crate) unsafe trait Vector: Copy {
     /// # Safety
     /// `LANES` floats can be written.
     unsafe fn store(self, ptr: *mut f32);
+    /// Stores past the caches, where there is such an instruction; [`fence`] must follow before another thread reads.
+    ///
+    /// # Safety
+    /// `LANES` floats can be written; the pointer is on a boundary of 64 bytes.
+    #[inline(always)]
+    unsafe fn stream(self, ptr: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe { self.store(ptr) }
+    }
+    /// Asks for the cache line of any address, valid or not.
+    #[inline(always)]
+    fn prefetch(ptr: *const f32) {
+        let _ = ptr;
+    }
     /// The first `count` floats, then zeros.
     ///
     /// # Safety
@@ -122,10 +136,52 @@ pub(crate) unsafe trait Vector: Copy {
     /// `self · b + c`.
     fn fma(self, b: Self, c: Self) -> Self;
     fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
     /// The larger; NaN where `self` is.
     fn at_least(self, low: Self) -> Self;
     /// The smaller; NaN where `self` is.
     fn at_most(self, high: Self) -> Self;
+    /// `self` where `value` is above 0 and not at or above `high` (NaN: no such bound), else 0.
+    fn passed(self, value: Self, high: Self) -> Self;
+    /// Adds the first `count` lanes to double-precision sums.
+    ///
+    /// # Safety
+    /// `count` doubles can be read and written.
+    unsafe fn add_to(self, sums: *mut f64, count: usize);
+}
+
+/// Whether a result of `len` floats is better stored past the caches: it would not stay in them until it is read, and
+/// a plain store reads each line first. Only for rows of whole cache lines on a boundary of 64 bytes.
+pub(crate) fn streams(out: &[f32], row: usize) -> bool {
+    /// Floats; 16 MiB, about what a core may call its own of a third-level cache. Tests stream small results, too.
+    const FAR: usize = if cfg!(test) { 512 } else { 4 << 20 };
+    out.len() >= FAR && row.is_multiple_of(16) && out.as_ptr().addr().is_multiple_of(64)
+}
+
+/// Orders streamed stores before what follows.
+#[inline(always)]
+pub(crate) fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction.
+    unsafe {
+        std::arch::x86_64::_mm_sfence()
+    }
+}
+
+/// # Safety
+/// `lanes` floats can be read.
+#[inline(always)]
+pub(crate) unsafe fn load<V: Vector>(ptr: *const f32, lanes: usize) -> V {
+    // SAFETY: the caller's.
+    unsafe { if lanes == V::LANES { V::load(ptr) } else { V::load_part(ptr, lanes) } }
+}
+
+/// # Safety
+/// `lanes` floats can be written.
+#[inline(always)]
+pub(crate) unsafe fn store<V: Vector>(v: V, ptr: *mut f32, lanes: usize) {
+    // SAFETY: the caller's.
+    unsafe { if lanes == V::LANES { v.store(ptr) } else { v.store_part(ptr, lanes) } }
 }
 
 /// `a · b + c`, fused where that is one instruction for `V`.
@@ -146,7 +202,7 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub(crate) struct F32x16(__m512);
 
-    // SAFETY (all methods): the trait's contract gives the instruction set, each method's the pointers.
+    // SAFETY: each method needs the instruction set alone, which the trait's contract gives.
     unsafe impl Vector for F32x16 {
         const LANES: usize = 16;
         const COLS: usize = 4;
@@ -166,6 +222,16 @@ mod x86 {
         unsafe fn store(self, ptr: *mut f32) {
             // SAFETY: see the trait.
             unsafe { _mm512_storeu_ps(ptr, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn stream(self, ptr: *mut f32) {
+            // SAFETY: see the trait.
+            unsafe { _mm512_stream_ps(ptr, self.0) }
+        }
+        #[inline(always)]
+        fn prefetch(ptr: *const f32) {
+            // SAFETY: a prefetch touches nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr.cast()) }
         }
         #[inline(always)]
         unsafe fn load_part(ptr: *const f32, count: usize) -> Self {
@@ -188,6 +254,11 @@ mod x86 {
             Self(unsafe { _mm512_add_ps(self.0, other.0) })
         }
         #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: see the trait.
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
         fn at_least(self, low: Self) -> Self {
             // SAFETY: see the trait. The instruction returns its second operand where either is NaN.
             Self(unsafe { _mm512_max_ps(low.0, self.0) })
@@ -197,6 +268,27 @@ mod x86 {
             // SAFETY: as above.
             Self(unsafe { _mm512_min_ps(high.0, self.0) })
         }
+        #[inline(always)]
+        fn passed(self, value: Self, high: Self) -> Self {
+            // SAFETY: see the trait.
+            Self(unsafe {
+                let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(value.0, _mm512_setzero_ps());
+                _mm512_maskz_mov_ps(_mm512_mask_cmp_ps_mask::<_CMP_NGE_UQ>(above, value.0, high.0), self.0)
+            })
+        }
+        #[inline(always)]
+        unsafe fn add_to(self, sums: *mut f64, count: usize) {
+            // SAFETY: see the trait; masked lanes are not touched.
+            unsafe {
+                let halves = [_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)];
+                for (i, half) in halves.into_iter().enumerate() {
+                    let live = ((1u32 << count.saturating_sub(8 * i).min(8)) - 1) as u8;
+                    let at = sums.wrapping_add(8 * i);
+                    let sum = _mm512_add_pd(_mm512_maskz_loadu_pd(live, at), _mm512_cvtps_pd(half));
+                    _mm512_mask_storeu_pd(at, live, sum);
+                }
+            }
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -205,7 +297,7 @@ mod x86 {
     /// Ones, then zeros: a mask of `count` lanes starts at `8 - count`.
     static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
-    // SAFETY (all methods): as above.
+    // SAFETY: as above.
     unsafe impl Vector for F32x8 {
         const LANES: usize = 8;
         const COLS: usize = 2;
@@ -225,6 +317,16 @@ mod x86 {
         unsafe fn store(self, ptr: *mut f32) {
             // SAFETY: see the trait.
             unsafe { _mm256_storeu_ps(ptr, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn stream(self, ptr: *mut f32) {
+            // SAFETY: see the trait.
+            unsafe { _mm256_stream_ps(ptr, self.0) }
+        }
+        #[inline(always)]
+        fn prefetch(ptr: *const f32) {
+            // SAFETY: a prefetch touches nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr.cast()) }
         }
         #[inline(always)]
         unsafe fn load_part(ptr: *const f32, count: usize) -> Self {
@@ -253,6 +355,11 @@ mod x86 {
             Self(unsafe { _mm256_add_ps(self.0, other.0) })
         }
         #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: see the trait.
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
         fn at_least(self, low: Self) -> Self {
             // SAFETY: see the trait. The instruction returns its second operand where either is NaN.
             Self(unsafe { _mm256_max_ps(low.0, self.0) })
@@ -261,6 +368,32 @@ mod x86 {
         fn at_most(self, high: Self) -> Self {
             // SAFETY: as above.
             Self(unsafe { _mm256_min_ps(high.0, self.0) })
+        }
+        #[inline(always)]
+        fn passed(self, value: Self, high: Self) -> Self {
+            // SAFETY: see the trait.
+            Self(unsafe {
+                let above = _mm256_cmp_ps::<_CMP_GT_OQ>(value.0, _mm256_setzero_ps());
+                let below = _mm256_cmp_ps::<_CMP_NGE_UQ>(value.0, high.0);
+                _mm256_and_ps(_mm256_and_ps(above, below), self.0)
+            })
+        }
+        #[inline(always)]
+        unsafe fn add_to(self, sums: *mut f64, count: usize) {
+            // SAFETY: see the trait.
+            unsafe {
+                if count == 8 {
+                    let halves = [_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0)];
+                    for (i, half) in halves.into_iter().enumerate() {
+                        let at = sums.add(4 * i);
+                        _mm256_storeu_pd(at, _mm256_add_pd(_mm256_loadu_pd(at), _mm256_cvtps_pd(half)));
+                    }
+                } else {
+                    let mut lanes = [0.0f32; 8];
+                    self.store(lanes.as_mut_ptr());
+                    lanes.iter().take(count).enumerate().for_each(|(i, &v)| *sums.add(i) += f64::from(v));
+                }
+            }
         }
     }
 }
@@ -310,11 +443,28 @@ unsafe impl Vector for Array {
         Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
     }
     #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] - other.0[i]))
+    }
+    #[inline(always)]
     fn at_least(self, low: Self) -> Self {
         Self(std::array::from_fn(|i| if self.0[i] < low.0[i] { low.0[i] } else { self.0[i] }))
     }
     #[inline(always)]
     fn at_most(self, high: Self) -> Self {
         Self(std::array::from_fn(|i| if self.0[i] > high.0[i] { high.0[i] } else { self.0[i] }))
+    }
+    #[inline(always)]
+    fn passed(self, value: Self, high: Self) -> Self {
+        // A comparison with NaN is false, so that NaN bounds nothing.
+        let stopped = |i: usize| value.0[i] >= high.0[i];
+        Self(std::array::from_fn(|i| if value.0[i] > 0.0 && !stopped(i) { self.0[i] } else { 0.0 }))
+    }
+    #[inline(always)]
+    unsafe fn add_to(self, sums: *mut f64, count: usize) {
+        for (i, &v) in self.0.iter().take(count).enumerate() {
+            // SAFETY: the caller's.
+            unsafe { *sums.add(i) += f64::from(v) };
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What the tests share.
 
+use crate::AlignedBuf;
+
 /// `len` numbers in -1..1 that differ by `seed`.
 pub(crate) fn random(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9) ^ 0x85EB_CA6B;
@@ -11,6 +13,13 @@ pub(crate) fn random(len: usize, seed: u32) -> Vec<f32> {
             (state >> 8) as f32 / 8_388_608.0 - 1.0
         })
         .collect()
+}
+
+/// `len` times `value`, on a cache line's boundary, as results lie in practice.
+pub(crate) fn filled(len: usize, value: f32) -> AlignedBuf {
+    let mut out = AlignedBuf::zeroed(len).unwrap();
+    out.fill(value);
+    out
 }
 
 /// Asserts that each element is within `tolerance` of the reference, relative to the reference's largest.

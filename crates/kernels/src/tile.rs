@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use crate::simd::{Vector, dispatch};
+use crate::simd::{Vector, dispatch, fence};
 use crate::{Isa, Threads};
 
 /// Blocks of rows are padded to a multiple of this: the least common multiple of all tiles' heights.
@@ -154,6 +154,8 @@ pub(crate) struct Finish {
     pub(crate) residual: *const f32,
     /// Least and largest value.
     pub(crate) bounds: (f32, f32),
+    /// Whether whole vectors are stored past the caches: see [`streams`].
+    pub(crate) stream: bool,
 }
 
 /// The work of [`row_block`].
@@ -212,6 +214,9 @@ fn row_block_body<V: Vector>(block: &RowBlock<'_>) {
                 }
             }
         }
+    }
+    if block.finish.stream {
+        fence();
     }
 }
 
@@ -280,7 +285,9 @@ fn row_tiles<V: Vector, const R: usize, const C: usize>(block: &RowBlock<'_>, te
                         let (low, high) = block.finish.bounds;
                         v = v.at_least(V::splat(low)).at_most(V::splat(high));
                     }
-                    if count == V::LANES {
+                    if block.finish.stream && terms.last {
+                        v.stream(block.out.add(at));
+                    } else if count == V::LANES {
                         v.store(block.out.add(at));
                     } else {
                         v.store_part(block.out.add(at), count);
@@ -368,10 +375,10 @@ fn outer_tile<V: Vector, const R: usize, const C: usize>(block: &OuterBlock<'_>,
                         V::load(b.add(j * V::LANES))
                     }
                 });
-                for r in 0..R {
+                for (r, acc) in acc.iter_mut().enumerate() {
                     let x = V::splat(*a.add(r));
                     for j in 0..C {
-                        acc[r][j] = x.fma(bs[j], acc[r][j]);
+                        acc[j] = x.fma(bs[j], acc[j]);
                     }
                 }
                 a = a.wrapping_add(block.a_step);

@@ -4,6 +4,7 @@ use super::gather::{Gather, Phase};
 use super::{Epilogue, bounds};
 use crate::Threads;
 use crate::scratch::{carve, floats_for};
+use crate::simd::streams;
 use crate::threads::Parts;
 use crate::tile::{Finish, Panels, PtrMut, ROW_ALIGN, Right, RowBlock, pack, packed_len, row_block};
 
@@ -56,6 +57,8 @@ pub(super) fn run(
     let tables = Parts::new(tables, table_floats(gather));
     let (depth, columns) = (gather.depth(), gather.columns());
     let panels = Panels::new(threads.isa(), columns);
+    // Panels are whole vectors then, too.
+    let stream = streams(target, columns) && gather.groups == 1;
     let out = PtrMut(target.as_mut_ptr());
     for phase in &gather.phases {
         let taps = phase.taps.len();
@@ -103,6 +106,7 @@ pub(super) fn run(
                             bias: shifted(epilogue.bias),
                             residual: shifted(epilogue.residual),
                             bounds: bounds(epilogue.activation),
+                            stream,
                         },
                     },
                 );

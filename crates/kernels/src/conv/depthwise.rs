@@ -5,7 +5,7 @@ use super::weight::valid;
 use super::{ConvShape, Epilogue, bounds};
 use crate::Threads;
 use crate::reduce::add_shards;
-use crate::simd::{Vector, dispatch};
+use crate::simd::{Vector, dispatch, fence, load, store, streams};
 use crate::tile::{Finish, PtrMut};
 
 /// Target floats of a task, about.
@@ -21,6 +21,7 @@ pub(super) fn run(
     target: &mut [f32],
 ) {
     let shape = gather.target;
+    let stream = streams(target, shape.c);
     let rows = (TASK / (shape.w * shape.c)).clamp(1, shape.h);
     let tasks = shape.h.div_ceil(rows);
     let out = PtrMut(target.as_mut_ptr());
@@ -30,6 +31,7 @@ pub(super) fn run(
             bias: epilogue.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             residual: epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
             bounds: bounds(epilogue.activation),
+            stream,
         };
         for y in y..(y + rows).min(shape.h) {
             target_row(threads.isa(), &Row { gather, source, weight, finish, accumulate, out, n, y });
@@ -62,17 +64,15 @@ fn target_row_body<V: Vector>(row: &Row<'_>) {
         let mut done = 0;
         if let Some(interior) = interior(gather, phase, y) {
             (0..interior.start).for_each(|x| position::<V>(row, phase, y, x));
-            done = interior.start;
-            let [_, step] = gather.step;
-            while done + 4 <= interior.end {
-                match step {
-                    1 => four::<V, 1>(row, phase, y, done),
-                    _ => four::<V, 2>(row, phase, y, done),
-                }
-                done += 4;
-            }
+            done = match gather.step[1] {
+                1 => fours::<V, 1>(row, phase, y, interior),
+                _ => fours::<V, 2>(row, phase, y, interior),
+            };
         }
         (done..phase.grid[1]).for_each(|x| position::<V>(row, phase, y, x));
+    }
+    if row.finish.stream {
+        fence();
     }
 }
 
@@ -140,14 +140,6 @@ fn position<V: Vector>(row: &Row<'_>, phase: &Phase, y: usize, x: usize) {
 }
 
 /// # Safety
-/// `lanes` floats can be read.
-#[inline(always)]
-unsafe fn load<V: Vector>(ptr: *const f32, lanes: usize) -> V {
-    // SAFETY: the caller's.
-    unsafe { if lanes == V::LANES { V::load(ptr) } else { V::load_part(ptr, lanes) } }
-}
-
-/// # Safety
 /// `lanes` channels from `c` of a target at `at` exist.
 #[inline(always)]
 unsafe fn finish<V: Vector>(row: &Row<'_>, sum: V, at: usize, c: usize, lanes: usize, add: bool, last: bool) {
@@ -168,42 +160,67 @@ unsafe fn finish<V: Vector>(row: &Row<'_>, sum: V, at: usize, c: usize, lanes: u
             let (low, high) = row.finish.bounds;
             v = v.at_least(V::splat(low)).at_most(V::splat(high));
         }
-        if lanes == V::LANES { v.store(out) } else { v.store_part(out, lanes) }
+        if row.finish.stream && last { v.stream(out) } else { store::<V>(v, out, lanes) }
     }
 }
 
-/// Four neighbouring positions of a 3×3 window, all of whose sources are inside: each source is loaded once.
+/// Positions of a 3×3 window, all of whose sources are inside, by fours: each source is loaded once. Returns the first
+/// position that is left over.
 #[inline(always)]
-fn four<V: Vector, const STEP: usize>(row: &Row<'_>, phase: &Phase, y: usize, x: usize) {
+fn fours<V: Vector, const STEP: usize>(
+    row: &Row<'_>,
+    phase: &Phase,
+    y: usize,
+    positions: std::ops::Range<usize>,
+) -> usize {
     let (gather, channels) = (row.gather, row.gather.target.c);
-    let sources: [*const f32; 3] = std::array::from_fn(|i| {
-        let at = gather.source_at(&phase.taps[3 * i], row.n, y, x);
-        row.source[at.expect("the position is interior")..].as_ptr()
-    });
+    let count = positions.len() / 4 * 4;
+    if count == 0 {
+        return positions.start;
+    }
+    let source = |tap: &Tap| {
+        let at = gather.source_at(tap, row.n, y, positions.start).expect("the position is interior");
+        // The last position's right neighbour is inside as well.
+        row.source[at..at + ((count - 1) * STEP + 1) * channels].as_ptr()
+    };
+    let mut sources: [*const f32; 3] = std::array::from_fn(|i| source(&phase.taps[3 * i]));
     let weights: [*const f32; 9] =
-        std::array::from_fn(|i| row.weight[phase.taps[i].index * channels..].as_ptr());
-    let target = gather.target_at(phase, row.n, y, x);
-    for c in (0..channels).step_by(V::LANES) {
-        let lanes = V::LANES.min(channels - c);
-        // SAFETY: as in `position`; the three source rows hold `3 · STEP + 3` positions from here.
-        unsafe {
-            let mut acc = [V::splat(0.0); 4];
-            for i in 0..3 {
-                let w: [V; 3] = std::array::from_fn(|j| load::<V>(weights[3 * i + j].add(c), lanes));
-                for s in 0..3 * STEP + 3 {
-                    let v = load::<V>(sources[i].add(s * channels + c), lanes);
-                    for (o, acc) in acc.iter_mut().enumerate() {
-                        if s >= o * STEP && s < o * STEP + 3 {
-                            *acc = v.fma(w[s - o * STEP], *acc);
+        std::array::from_fn(|i| row.weight[phase.taps[i].index * channels..][..channels].as_ptr());
+    let mut target = gather.target_at(phase, row.n, y, positions.start);
+    // The rows that the next target row needs first: the hardware does not foresee that many streams.
+    let below = gather.source.w * channels;
+    for _ in 0..count / 4 {
+        for c in (0..channels).step_by(V::LANES) {
+            let lanes = V::LANES.min(channels - c);
+            for s in 0..4 * STEP {
+                for r in 1..=STEP {
+                    V::prefetch(sources[2].wrapping_add(r * below + s * channels + c));
+                }
+            }
+            // SAFETY: `4 · STEP + 3 - STEP` source positions from here are inside, in three rows; four target positions
+            // exist from `target` on.
+            unsafe {
+                let mut acc = [V::splat(0.0); 4];
+                for i in 0..3 {
+                    let w: [V; 3] = std::array::from_fn(|j| load::<V>(weights[3 * i + j].add(c), lanes));
+                    for s in 0..3 * STEP + 3 {
+                        let v = load::<V>(sources[i].add(s * channels + c), lanes);
+                        for (o, acc) in acc.iter_mut().enumerate() {
+                            if s >= o * STEP && s < o * STEP + 3 {
+                                *acc = v.fma(w[s - o * STEP], *acc);
+                            }
                         }
                     }
                 }
-            }
-            for (o, acc) in acc.into_iter().enumerate() {
-                finish::<V>(row, acc, target + o * channels + c, c, lanes, row.accumulate, true);
+                for (o, acc) in acc.into_iter().enumerate() {
+                    finish::<V>(row, acc, target + o * channels + c, c, lanes, row.accumulate, true);
+                }
             }
         }
+        sources = sources.map(|s| s.wrapping_add(4 * STEP * channels));
+        target += 4 * channels;
     }
+    positions.start + count
 }
 
 /// How many shards the pixels are summed in: a function of the shape alone.
@@ -310,12 +327,4 @@ fn weight_row_body<V: Vector>(row: &WeightRow<'_>, out: &mut [f32]) {
             }
         }
     }
-}
-
-/// # Safety
-/// `lanes` floats can be written.
-#[inline(always)]
-unsafe fn store<V: Vector>(v: V, ptr: *mut f32, lanes: usize) {
-    // SAFETY: the caller's.
-    unsafe { if lanes == V::LANES { v.store(ptr) } else { v.store_part(ptr, lanes) } }
 }

@@ -4,7 +4,7 @@ use defrost_tensor::Padding;
 
 use super::*;
 use crate::Isa;
-use crate::testing::{assert_close, random};
+use crate::testing::{assert_close, filled, random};
 
 fn shapes() -> Vec<ConvShape> {
     let conv = |desc: ConvDesc, n: usize, h: usize, w: usize| {
@@ -32,6 +32,7 @@ fn shapes() -> Vec<ConvShape> {
         conv(ConvDesc::new(90, 96, 3, 2, 1), 2, 9, 9),
         // Pointwise, strided 1×1, padded 1×1.
         conv(ConvDesc::new(16, 24, 1, 1, 0), 2, 13, 11),
+        conv(ConvDesc::new(32, 48, 1, 1, 0), 2, 5, 4),
         conv(ConvDesc::new(24, 330, 1, 1, 0), 3, 11, 10),
         conv(ConvDesc::new(330, 300, 1, 1, 0), 2, 4, 4),
         conv(ConvDesc::new(6, 50, 1, 2, 0), 2, 7, 8),
@@ -40,6 +41,9 @@ fn shapes() -> Vec<ConvShape> {
         conv(ConvDesc::new(6, 9, 3, 1, 1).with_groups(3), 2, 5, 6),
         conv(ConvDesc::new(8, 4, 3, 2, 1).with_groups(2), 2, 7, 6),
         conv(ConvDesc::new(4, 8, 3, 1, 1).with_groups(4), 2, 5, 5),
+        // Whole cache lines: results are streamed.
+        conv(ConvDesc::new(16, 32, 3, 2, 1), 2, 9, 8),
+        conv(ConvDesc::new(32, 32, 3, 1, 1).with_groups(32), 2, 5, 7),
         // Depthwise: both fast steps, wide rows, borders, other windows.
         conv(ConvDesc::new(19, 19, 3, 1, 1).with_groups(19), 2, 6, 17),
         conv(ConvDesc::new(33, 33, 3, 2, 1).with_groups(33), 2, 9, 22),
@@ -107,11 +111,11 @@ fn all_passes_equal_plain_loops_on_any_threads_and_instruction_set() {
                     Epilogue::default(),
                     Epilogue { bias: Some(&bias), residual: Some(&residual), activation: Activation::Relu6 },
                 );
-                let (mut plain, mut full) = (vec![7.0; g.len()], vec![7.0; g.len()]);
+                let (mut plain, mut full) = (filled(g.len(), 7.0), filled(g.len(), 7.0));
                 let mut fw = ws(forward_workspace(&threads, &shape));
                 forward(&threads, &shape, &x, &weight, &none, &mut plain, &mut fw);
                 forward(&threads, &shape, &x, &weight, &all, &mut full, &mut fw);
-                let (mut gi, mut gi_added) = (vec![7.0; x.len()], vec![1.0; x.len()]);
+                let (mut gi, mut gi_added) = (filled(x.len(), 7.0), filled(x.len(), 1.0));
                 let mut iw = ws(grad_input_workspace(&threads, &shape));
                 super::grad_input(&threads, &shape, &g, &weight, false, &mut gi, &mut iw);
                 super::grad_input(&threads, &shape, &g, &weight, true, &mut gi_added, &mut iw);
@@ -119,7 +123,7 @@ fn all_passes_equal_plain_loops_on_any_threads_and_instruction_set() {
                 let mut ww = ws(grad_weight_workspace(&threads, &shape));
                 super::grad_weight(&threads, &shape, &x, &g, false, &mut gw, &mut ww);
                 super::grad_weight(&threads, &shape, &x, &g, true, &mut gw_added, &mut ww);
-                [plain, full, gi, gi_added, gw, gw_added]
+                [plain.to_vec(), full.to_vec(), gi.to_vec(), gi_added.to_vec(), gw, gw_added]
             };
             let one = run(1);
             let plus_one = |v: &[f64]| v.iter().map(|v| v + 1.0).collect::<Vec<_>>();

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::Isa;
-use crate::testing::{assert_close, random};
+use crate::testing::{assert_close, filled, random};
 
+/// Channels where a test takes one number of them.
 const C: usize = 21;
 
 struct Case {
@@ -13,54 +14,55 @@ struct Case {
     bias: Vec<f32>,
 }
 
-fn case(rows: usize) -> Case {
+fn case(rows: usize, c: usize) -> Case {
     // A mean that dwarfs the deviation: the hard case for the variance.
-    let x = random(rows * C, 1).iter().enumerate().map(|(i, v)| v * 0.1 + (i % C) as f32).collect();
-    let weight = random(C, 3).iter().map(|v| v * 3.0).collect();
-    Case { x, g: random(rows * C, 2), weight, bias: random(C, 4).iter().map(|v| v + 1.0).collect() }
+    let x = random(rows * c, 1).iter().enumerate().map(|(i, v)| v * 0.1 + (i % c) as f32).collect();
+    let weight = random(c, 3).iter().map(|v| v * 3.0).collect();
+    Case { x, g: random(rows * c, 2), weight, bias: random(c, 4).iter().map(|v| v + 1.0).collect() }
 }
 
-fn column<'a>(x: &'a [f32], c: usize) -> impl Iterator<Item = f64> + Clone + 'a {
-    x[c..].iter().step_by(C).map(|&v| f64::from(v))
+fn column(x: &[f32], channels: usize, c: usize) -> impl Iterator<Item = f64> + Clone {
+    x[c..].iter().step_by(channels).map(|&v| f64::from(v))
 }
 
 #[test]
 fn training_normalises_records_and_differentiates() {
-    for rows in [1, 7, 300] {
-        let Case { x, g, weight, bias } = case(rows);
+    // The second number fills whole cache lines: results are streamed.
+    for (rows, channels) in [(1, 21), (7, 21), (300, 21), (70, 32)] {
+        let Case { x, g, weight, bias } = case(rows, channels);
         let n = rows as f64;
         for activation in [Activation::Identity, Activation::Relu, Activation::Relu6] {
-            let desc = NormDesc::torch(C);
+            let desc = NormDesc::torch(channels);
             let (mut y, mut gi) = (vec![0.0f64; x.len()], vec![0.0f64; x.len()]);
             let (mut gw, mut gb, mut rm, mut rv) =
-                (vec![0.0f64; C], vec![0.0; C], vec![0.0; C], vec![0.0; C]);
-            for c in 0..C {
-                let m = column(&x, c).sum::<f64>() / n;
-                let var = column(&x, c).map(|v| (v - m).powi(2)).sum::<f64>() / n;
+                (vec![0.0f64; channels], vec![0.0; channels], vec![0.0; channels], vec![0.0; channels]);
+            for c in 0..channels {
+                let m = column(&x, channels, c).sum::<f64>() / n;
+                let var = column(&x, channels, c).map(|v| (v - m).powi(2)).sum::<f64>() / n;
                 let inv = 1.0 / (var + 1e-5f64).sqrt();
                 (rm[c], rv[c]) = (0.9 * 0.5 + 0.1 * m, 0.9 * 0.5 + 0.1 * var * n / (n - 1.0).max(1.0));
                 let (w, b) = (f64::from(weight[c]), f64::from(bias[c]));
-                let hat: Vec<f64> = column(&x, c).map(|v| (v - m) * inv).collect();
+                let hat: Vec<f64> = column(&x, channels, c).map(|v| (v - m) * inv).collect();
                 let value = |h: f64| activation.apply((h * w + b) as f32);
                 let masked: Vec<f64> = hat
                     .iter()
-                    .zip(column(&g, c))
+                    .zip(column(&g, channels, c))
                     .map(|(&h, g)| if activation.passes(value(h)) { g } else { 0.0 })
                     .collect();
                 gb[c] = masked.iter().sum();
                 gw[c] = masked.iter().zip(&hat).map(|(g, h)| g * h).sum();
                 for r in 0..rows {
-                    y[r * C + c] = f64::from(value(hat[r]));
-                    gi[r * C + c] = w * inv * (masked[r] - gb[c] / n - hat[r] * gw[c] / n);
+                    y[r * channels + c] = f64::from(value(hat[r]));
+                    gi[r * channels + c] = w * inv * (masked[r] - gb[c] / n - hat[r] * gw[c] / n);
                 }
             }
             for isa in Isa::available() {
                 let run = |count: usize| {
                     let threads = Threads::new(count).with_isa(isa);
-                    let mut ws = vec![f32::NAN; workspace(rows, C)];
-                    let mut out = vec![0.0; x.len()];
-                    let (mut mean, mut inv_std) = (vec![0.0; C], vec![0.0; C]);
-                    let (mut running_mean, mut running_var) = (vec![0.5; C], vec![0.5; C]);
+                    let mut ws = vec![f32::NAN; workspace(rows, channels)];
+                    let mut out = filled(x.len(), 0.0);
+                    let (mut mean, mut inv_std) = (vec![0.0; channels], vec![0.0; channels]);
+                    let (mut running_mean, mut running_var) = (vec![0.5; channels], vec![0.5; channels]);
                     let stats = BatchStats {
                         mean: &mut mean,
                         inv_std: &mut inv_std,
@@ -70,7 +72,7 @@ fn training_normalises_records_and_differentiates() {
                     let affine = Affine { weight: &weight, bias: &bias };
                     train(&threads, &desc, activation, &x, affine, &mut out, stats, &mut ws);
                     let (mut grad_in, mut grad_weight, mut grad_bias) =
-                        (vec![1.0; x.len()], vec![7.0; C], vec![7.0; C]);
+                        (filled(x.len(), 1.0), vec![7.0; channels], vec![7.0; channels]);
                     let incoming = Incoming { grad_out: &g, activation, out: Some(&out) };
                     let wanted = Wanted {
                         grad_in: Some(&mut grad_in),
@@ -81,10 +83,10 @@ fn training_normalises_records_and_differentiates() {
                     };
                     train_grad(&threads, &x, &weight, &mean, &inv_std, incoming, wanted, &mut ws);
                     grad_in.iter_mut().for_each(|v| *v -= 1.0);
-                    [out, running_mean, running_var, grad_in, grad_weight, grad_bias]
+                    [out.to_vec(), running_mean, running_var, grad_in.to_vec(), grad_weight, grad_bias]
                 };
                 let one = run(1);
-                let what = format!("{rows} rows, {activation:?}, {isa:?}");
+                let what = format!("{rows} rows of {channels}, {activation:?}, {isa:?}");
                 assert_close(&one[0], &y, 1e-5, &what);
                 assert_close(&one[1], &rm, 1e-6, &what);
                 assert_close(&one[2], &rv, 1e-6, &what);
@@ -103,7 +105,7 @@ fn training_normalises_records_and_differentiates() {
 #[test]
 fn evaluation_uses_the_running_statistics_alone() {
     let rows = 50;
-    let Case { x, g, weight, bias } = case(rows);
+    let Case { x, g, weight, bias } = case(rows, C);
     let (mean, var) = (random(C, 8), random(C, 9).iter().map(|v| v + 1.5).collect::<Vec<_>>());
     let desc = NormDesc::keras_mobilenet(C);
     let threads = Threads::new(2);
@@ -141,13 +143,13 @@ fn evaluation_uses_the_running_statistics_alone() {
     let incoming = Incoming { grad_out: &g, activation: Activation::Identity, out: None };
     let wanted = Wanted { grad_bias: Some(&mut only_bias), ..Wanted::default() };
     eval_grad(&threads, &desc, None, &weight, &mean, &var, incoming, wanted, &mut ws);
-    assert!((f64::from(only_bias[3]) - column(&g, 3).sum::<f64>()).abs() < 1e-5);
+    assert!((f64::from(only_bias[3]) - column(&g, C, 3).sum::<f64>()).abs() < 1e-5);
 }
 
 #[test]
 fn folding_equals_normalising_after_the_convolution() {
     let desc = NormDesc::torch(C);
-    let Case { x: weight, weight: norm_weight, bias: norm_bias, .. } = case(6);
+    let Case { x: weight, weight: norm_weight, bias: norm_bias, .. } = case(6, C);
     let (mean, var) = (random(C, 8), random(C, 9).iter().map(|v| v + 1.5).collect::<Vec<_>>());
     let conv_bias = random(C, 10);
     for bias in [None, Some(&conv_bias[..])] {
