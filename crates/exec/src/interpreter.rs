@@ -251,6 +251,7 @@ impl<K: Kernels> Session for Interpreter<K> {
             self.run(key, |c| &c.prefix)?;
         }
         self.run(key, |c| &c.suffix)?;
+        self.version += 1; // Running statistics may have taken the batch in.
         let place = self.plans[&key].find(Origin::Stats).expect("a training plan has a loss");
         let mut stats = [0.0; 2];
         let kernels = Arc::clone(&self.kernels);

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use crate::simd::{Vector, dispatch, fence};
+use crate::simd::{Vector, dispatch, fence, prefetch};
 use crate::{Isa, Threads};
 
 /// Blocks of rows are padded to a multiple of this: the least common multiple of all tiles' heights.
@@ -120,7 +120,22 @@ pub(crate) fn pack_panel(
             if live < width {
                 block.fill(0.0);
             }
-            for n in 0..live {
+            let mut n = 0;
+            if count == 16 && right.row == 1 {
+                // Four columns at a time: sixteen of each are one or two cache lines.
+                while n + 4 <= live {
+                    let from: [&[f32; 16]; 4] = std::array::from_fn(|j| {
+                        let at = src + (n + j) * right.column;
+                        prefetch(right.data.as_ptr().wrapping_add(at + 16));
+                        right.data[at..].first_chunk().expect("sixteen rows of the column")
+                    });
+                    for (i, row) in block.chunks_exact_mut(width).enumerate() {
+                        row[n..n + 4].copy_from_slice(&from.map(|column| column[i]));
+                    }
+                    n += 4;
+                }
+            }
+            for n in n..live {
                 for i in 0..count {
                     block[i * width + n] = right.data[src + i * right.row + n * right.column];
                 }
@@ -188,8 +203,9 @@ fn row_block_body<V: Vector>(block: &RowBlock<'_>) {
     assert!(block.sources.len() >= block.taps * block.stride && block.stride.is_multiple_of(ROW_ALIGN));
     assert!(block.targets.len() <= block.stride);
     assert!(block.weight.len() >= block.taps * block.depth * block.panels.padded());
-    // Blocks of the sum's terms: several whole taps, or a part of one.
-    let depth_blocks = block.depth.div_ceil(DEPTH_BLOCK).max(1);
+    // Blocks of the sum's terms: several whole taps, or a part of one. A gather without taps (a position that a strided
+    // window never meets) is one block without terms.
+    let depth_blocks = if block.taps == 0 { 1 } else { block.depth.div_ceil(DEPTH_BLOCK).max(1) };
     let taps_a_block = if depth_blocks > 1 { 1 } else { (DEPTH_BLOCK / block.depth.max(1)).max(1) };
     let tap_blocks = block.taps.div_ceil(taps_a_block).max(1);
     for tap_block in 0..tap_blocks {

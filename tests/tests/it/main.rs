@@ -1,1 +1,4 @@
 //! One binary for all tests over the facade.
+
+mod det;
+mod golden;

@@ -29,6 +29,9 @@ pub(crate) fn problems() -> Vec<(ConvDesc, Shape4)> {
         (conv(32, 64, 1, 2, 0), at(1, 32, 7, 8)),
         (conv(19, 33, 1, 2, 0), at(2, 19, 10, 9)),
         (conv(8, 8, 1, 2, 0), at(1, 8, 1, 1)),
+        // Channels beyond any block of a sum, where most positions of the input meet no tap at all.
+        (conv(8, 1030, 1, 2, 0), at(1, 8, 5, 4)),
+        (conv(1030, 8, 1, 2, 0), at(1, 1030, 4, 5)),
         (conv(5, 7, 1, 1, 1), at(2, 5, 4, 3)),
         (same(6, 9, 1, 2), at(2, 6, 7, 8)),
     ]);
