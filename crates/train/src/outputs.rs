@@ -53,9 +53,7 @@ impl Outputs {
         let mut put = |metric, value| metrics.0.insert(metric, value);
         put(Metric::Loss, loss / images as f64);
         put(Metric::Accuracy, top1 as f64 / images as f64);
-        if self.classes > 5 {
-            put(Metric::Top5, top5 as f64 / images as f64);
-        }
+        put(Metric::Top5, top5 as f64 / images as f64);
         let scores = class_scores(&vec![String::new(); self.classes], &self.confusion());
         // Classes without an image and never named say nothing (scikit-learn takes those that occur).
         let scores: Vec<_> = scores.into_iter().filter(|s| s.images + s.predicted > 0).collect();
@@ -128,7 +126,7 @@ impl Outputs {
             images: predictions.len(),
             loss: get(Metric::Loss),
             accuracy: get(Metric::Accuracy),
-            top5: metrics.get(Metric::Top5),
+            top5: metrics.get(Metric::Top5).filter(|_| self.classes > 5),
             precision: get(Metric::Precision),
             recall: get(Metric::Recall),
             f1: get(Metric::F1),

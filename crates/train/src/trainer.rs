@@ -648,6 +648,16 @@ fn check(job: &Job) -> Result<()> {
     if want != got {
         return misfit("channels of the images", want.to_string(), got.to_string());
     }
+    if job.recipe.augment.mixup > 0.0 || job.recipe.augment.cutmix > 0.0 {
+        return Err(unsupported("mixup or cutmix", "batches are not mixed yet"));
+    }
+    if !measurable(job.recipe.monitor) {
+        let what = format!("choosing the best epoch by `{}`", job.recipe.monitor);
+        return Err(unsupported(
+            &what,
+            "it is not measured for one class an image; `accuracy` and `loss` are",
+        ));
+    }
     for phase in &job.phases {
         rule(&phase.optimizer, None)?;
         if phase.clip.is_some() {
@@ -657,6 +667,11 @@ fn check(job: &Job) -> Result<()> {
     job.recipe.augment.train.check().map_err(defrost_data::Error::from)?;
     Pipeline::check(&job.eval).map_err(defrost_data::Error::from)?;
     Ok(())
+}
+
+/// Whether a classification measures it.
+const fn measurable(metric: Metric) -> bool {
+    !matches!(metric, Metric::Mae | Metric::R2)
 }
 
 fn stages(graph: &Graph, plan: &Plan, marking: &Marking) -> Vec<StageState> {

@@ -1,0 +1,246 @@
+//! What a run does and leaves behind.
+
+use std::sync::Arc;
+
+use defrost_augment::Pipeline;
+use defrost_policy::{Metric, PhaseSpec};
+use defrost_train::{Ending, Event, Folder, TrainError};
+
+use crate::tiny::{self, bare, bits, engine, fit, job, new_run, options, recipe, weights};
+
+#[test]
+fn a_run_learns_and_leaves_everything_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut recipe = recipe();
+    recipe.phases[1].epochs = 6;
+    recipe.phases[1].lr = 0.1.into();
+    let job = job(recipe);
+    let outcome = fit(&job, dir.path());
+    let first = outcome.history.first().unwrap();
+    let last = outcome.history.last().unwrap();
+    assert!(last.train_loss < 0.7 * first.train_loss, "{} after {}", last.train_loss, first.train_loss);
+    assert_eq!(outcome.history.len(), 8);
+    let Ending::Done(done) = outcome.ending else { panic!("{:?}", outcome.ending) };
+    assert!(done.accuracy.unwrap() > 0.6, "{done:?}");
+
+    let folder = Folder::open(dir.path()).unwrap();
+    assert_eq!(folder.checkpoints(), ["best", "last"]);
+    let events = folder.events().unwrap();
+    let count = |f: fn(&Event) -> bool| events.iter().filter(|e| f(e)).count();
+    assert_eq!(count(|e| matches!(e, Event::PhaseStart(_))), 2);
+    assert_eq!(count(|e| matches!(e, Event::Epoch(_))), 8);
+    assert_eq!(count(|e| matches!(e, Event::Step(_))), 0, "steps are for the callback");
+    assert!(matches!(events.last(), Some(Event::Done(_))));
+    let phases: Vec<_> =
+        events.iter().filter_map(|e| if let Event::PhaseStart(p) = e { Some(p) } else { None }).collect();
+    assert!(phases[0].cached && !phases[1].cached, "{phases:?}");
+    assert_eq!(phases[0].cut, "flatten");
+    assert_eq!((phases[0].trained, phases[1].first_epoch), (21, 2));
+
+    // The best epoch's weights give what the best epoch measured, image by image.
+    let validation = folder.validation().unwrap();
+    let best = &outcome.history[done.best_epoch.unwrap()];
+    assert!(best.best);
+    assert_eq!(Some(validation.accuracy), best.val_accuracy);
+    assert_eq!(Some(validation.loss), best.val_loss);
+    assert_eq!(validation.confusion.iter().flatten().sum::<usize>(), 21);
+    assert_eq!(validation.classes, tiny::CLASSES);
+    assert_eq!(folder.about("best").unwrap().epoch, done.best_epoch);
+}
+
+#[test]
+fn torchs_names_are_all_there() {
+    let dir = tempfile::tempdir().unwrap();
+    fit(&job(recipe()), dir.path());
+    let folder = Folder::open(dir.path()).unwrap();
+    let bytes = std::fs::read(folder.checkpoint_path("best")).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let tracked = &header["stem.bn.num_batches_tracked"];
+    assert_eq!(
+        (tracked["dtype"].as_str(), tracked["shape"].as_array().map(Vec::len)),
+        (Some("I64"), Some(0))
+    );
+    assert_eq!(header["body.conv.weight"]["shape"], serde_json::json!([6, 4, 3, 3]));
+    let about = folder.about("best").unwrap();
+    assert_eq!((about.model.as_str(), about.classes), ("tiny", tiny::CLASSES.map(String::from).to_vec()));
+    assert!(about.metrics["accuracy"] > 0.0);
+}
+
+#[test]
+fn what_is_frozen_stays_as_it_was_to_the_bit() {
+    for (views, decay) in [(1, false), (0, false), (0, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recipe = recipe();
+        recipe.phases.truncate(1);
+        recipe.data.views = views;
+        recipe.ema = decay.then(|| tiny::ema(1, false));
+        let job = job(recipe);
+        fit(&job, dir.path());
+        let before = bits(&job.params);
+        for ((name, before), (_, after)) in
+            before.iter().zip(weights(&Folder::open(dir.path()).unwrap(), "last"))
+        {
+            assert_eq!(*before == after, !name.starts_with("fc."), "{name} with {views} views");
+        }
+    }
+}
+
+#[test]
+fn cached_features_change_nothing_where_nothing_is_random() {
+    let run = |views| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recipe = recipe();
+        recipe.phases.truncate(1);
+        recipe.phases[0].epochs = 3;
+        recipe.augment.train = Pipeline(Vec::new());
+        recipe.data.views = views;
+        let outcome = fit(&job(recipe), dir.path());
+        let losses: Vec<_> =
+            outcome.history.iter().map(|e| (e.train_loss, e.val_loss, e.val_accuracy)).collect();
+        (weights(&Folder::open(dir.path()).unwrap(), "last"), losses)
+    };
+    assert_eq!(run(1), run(0));
+}
+
+#[test]
+fn a_cache_over_its_budget_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut phases = Vec::new();
+    let mut options = options();
+    options.feature_cache = 1000;
+    options.on_event = Box::new(|e| {
+        if let Event::PhaseStart(p) = e {
+            phases.push((p.cached, p.cache_reason.clone()));
+        }
+    });
+    defrost_train::fit(&engine(), &job(recipe()), &mut new_run(dir.path()), options).unwrap();
+    assert!(!phases[0].0 && phases[0].1.contains("more than"), "{phases:?}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut recipe = recipe();
+    // The second phase is far too fast.
+    recipe.phases[1] = PhaseSpec::new("all", 20, "all").lr(1e30).optimizer(tiny::sgd(0.9));
+    let error = defrost_train::fit(&engine(), &job(recipe), &mut new_run(dir.path()), options()).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, TrainError::NotFinite { .. } | TrainError::Exploded { .. }), "{text}");
+    assert!(text.contains("in phase 2") && text.contains("phase.2.lr") && text.contains("`best`"), "{text}");
+    let folder = Folder::open(dir.path()).unwrap();
+    for name in ["best", "last"] {
+        let (params, about) = folder.load(name, &tiny::graph()).unwrap();
+        assert!(params.iter().all(|(_, v)| v.is_finite()), "{name}");
+        assert_eq!(about.phase, Some(0), "{name}");
+    }
+    assert_eq!(folder.state().unwrap().at.phase, 1, "the run can be resumed from the end of the first phase");
+    assert!(
+        matches!(folder.events().unwrap().last(), Some(Event::Stopped(s)) if s.reason.contains("phase.2.lr"))
+    );
+}
+
+#[test]
+fn broken_starting_weights_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut job = job(recipe());
+    let mut weight = job.params.get("body.conv.weight").unwrap().clone();
+    weight.data_mut()[3] = f32::NAN;
+    job.params.set("body.conv.weight", weight).unwrap();
+    let error =
+        defrost_train::fit(&engine(), &job, &mut new_run(dir.path()), options()).unwrap_err().to_string();
+    assert!(error.contains("`body.conv.weight` of the starting weights"), "{error}");
+}
+
+#[test]
+fn early_stopping_ends_a_phase_with_its_best_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut recipe = recipe();
+    recipe.phases = vec![PhaseSpec::new("all", 50, "all").lr(3e-2).optimizer(tiny::sgd(0.0)).save("mine")];
+    recipe.early_stopping = Some(tiny::patience(2));
+    recipe.monitor = Metric::Loss;
+    // Labels that mean nothing: what is learned cannot carry over.
+    let mut job = job(recipe);
+    job.val = Arc::new(tiny::shuffled(21, 3));
+    let outcome = fit(&job, dir.path());
+    assert!(outcome.history.len() < 50, "{} epochs", outcome.history.len());
+    let folder = Folder::open(dir.path()).unwrap();
+    let events = folder.events().unwrap();
+    assert!(events.iter().any(|e| matches!(e, Event::Decision(d) if d.what.contains("back to the weights"))));
+    assert_eq!(weights(&folder, "best"), weights(&folder, "last"));
+    assert_eq!(weights(&folder, "best"), weights(&folder, "mine"));
+    let left = std::fs::read_dir(folder.path().join("checkpoints")).unwrap();
+    assert!(left.flatten().all(|f| !f.file_name().to_string_lossy().starts_with("restore-")));
+}
+
+#[test]
+fn class_weights_and_accumulation_are_what_a_larger_batch_is() {
+    // Two batches of 8 make the same step as one of 16, up to rounding, where no batch statistics are used.
+    let run = |batch, accumulate| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recipe = recipe();
+        recipe.phases.truncate(1);
+        recipe.phases[0].accumulate = accumulate;
+        recipe.batch_size = batch;
+        recipe.loss = defrost_policy::Loss::CrossEntropy {
+            label_smoothing: 0.1,
+            class_weights: defrost_policy::ClassWeights::Table([("red".to_owned(), 3.0)].into()),
+        };
+        fit(&job(recipe), dir.path());
+        Folder::open(dir.path()).unwrap().load("last", &tiny::graph()).unwrap().0
+    };
+    let (small, large) = (run(8, 16), run(16, 0));
+    let (a, b) = (small.get("fc.weight").unwrap().data(), large.get("fc.weight").unwrap().data());
+    assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4), "{a:?}\n{b:?}");
+    assert_ne!(bits(&small), bits(&run(8, 0)));
+}
+
+#[test]
+fn named_checkpoints_are_where_later_phases_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = || PhaseSpec::new("head", 1, "head").lr(1e-2).optimizer(tiny::sgd(0.9));
+    let mut recipe = bare();
+    recipe.checkpoints.every_epoch = true;
+    recipe = recipe
+        .phase(head().save("stage-1"))
+        .phase(PhaseSpec::new("all", 1, "all").lr(1e-2).optimizer(tiny::sgd(0.9)))
+        .phase(head().lr(1e-30).start(defrost_policy::Start::Named("stage-1".into())));
+    fit(&job(recipe), dir.path());
+    let folder = Folder::open(dir.path()).unwrap();
+    assert_eq!(weights(&folder, "last"), weights(&folder, "stage-1"), "the last phase changes nothing");
+    assert_ne!(weights(&folder, "epoch-002"), weights(&folder, "stage-1"));
+    assert!(
+        matches!(folder.load("stage-2", &tiny::graph()), Err(TrainError::NoCheckpoint { known, .. }) if known.len() == 6)
+    );
+}
+
+#[test]
+fn a_last_batch_of_one_is_left_out_where_it_has_no_statistics() {
+    // 33 images in batches of 8, and a normalisation that sees one value a channel: refused for one image alone.
+    let dir = tempfile::tempdir().unwrap();
+    let mut warnings = Vec::new();
+    let mut job = job(recipe());
+    job.train = Arc::new(tiny::data(33, 1));
+    let mut options = options();
+    options.on_event = Box::new(|e| {
+        if let Event::Warning { message } = e {
+            warnings.push(message.clone());
+        }
+    });
+    defrost_train::fit(&engine(), &job, &mut new_run(dir.path()), options).unwrap();
+    assert!(warnings.is_empty(), "64 values a channel are enough: {warnings:?}");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = new_run(dir.path());
+    let mut job = job(recipe());
+    job.val = Arc::new(tiny::data(0, 1));
+    job.train = Arc::new(tiny::data(0, 1));
+    let error = defrost_train::fit(&engine(), &job, &mut run, options()).unwrap_err();
+    assert!(matches!(error, TrainError::NoImages { .. }), "{error}");
+    job.train = Arc::new(tiny::grey(10));
+    let error = defrost_train::fit(&engine(), &job, &mut run, options()).unwrap_err().to_string();
+    assert!(error.contains("channels"), "{error}");
+}
