@@ -171,8 +171,8 @@ impl Walk<'_> {
                 self.variables(&child, path, owner)?;
             } else if CONTAINERS.contains(&key.as_str()) {
                 self.container(&child, &below, depth + 1)?;
-            } else if !(path.is_empty() && NOT_WEIGHTS.contains(&key.as_str()))
-                && !key.starts_with("seed_generator")
+            } else if !(key.starts_with("seed_generator")
+                || path.is_empty() && NOT_WEIGHTS.contains(&key.as_str()))
             {
                 // A part of a layer, such as the query projection of an attention, or an attribute of a subclassed model.
                 let name = self.name(&child, &below, &key)?;

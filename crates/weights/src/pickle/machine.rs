@@ -132,7 +132,7 @@ impl<'a> Machine<'a> {
                 self.marks.push(self.stack.len());
             }
             b'0' => drop(self.pop()?),
-            b'1' => drop(self.to_mark()?),
+            b'1' => drop(self.since_mark()?),
             b'2' => {
                 let top = self.top()?;
                 self.push_ref(top)?;
@@ -141,7 +141,7 @@ impl<'a> Machine<'a> {
             b']' | 0x8f => self.push(Value::List(Vec::new()))?,
             b'}' => self.push(Value::Dict(Vec::new()))?,
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push(Value::Tuple(items))?;
             }
             0x85..=0x87 => {
@@ -150,11 +150,11 @@ impl<'a> Machine<'a> {
                 self.push(Value::Tuple(items))?;
             }
             b'l' | 0x91 => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push(Value::List(items))?;
             }
             b'd' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 let pairs = self.pairs(&items)?;
                 self.push(Value::Dict(pairs))?;
             }
@@ -163,7 +163,7 @@ impl<'a> Machine<'a> {
                 self.append(&[item])?;
             }
             b'e' | 0x90 => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.append(&items)?;
             }
             b's' => {
@@ -172,7 +172,7 @@ impl<'a> Machine<'a> {
                 self.set_items(&items)?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.set_items(&items)?;
             }
 
@@ -243,12 +243,12 @@ impl<'a> Machine<'a> {
             b'i' => {
                 let (module, name) = (self.line()?, self.line()?);
                 let callable = self.global(module, name)?;
-                let args = self.to_mark()?;
+                let args = self.since_mark()?;
                 let args = self.new_value(Value::Tuple(args))?;
                 self.object(callable, args)?;
             }
             b'o' => {
-                let mut args = self.to_mark()?;
+                let mut args = self.since_mark()?;
                 if args.is_empty() {
                     return Err(self.bad("an instance without a class"));
                 }
@@ -376,7 +376,7 @@ impl<'a> Machine<'a> {
         Ok(self.stack[self.reach(1)?])
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Ref>> {
+    fn since_mark(&mut self) -> Result<Vec<Ref>> {
         let mark = self.marks.pop().ok_or_else(|| self.bad("no mark where one is needed"))?;
         Ok(self.stack.split_off(mark))
     }

@@ -157,8 +157,10 @@ fn damaged_entries_of_archives_never_panic() {
             let mut entries = whole.clone();
             let hit = random.below(entries.len());
             // The pickle is where the structure is.
-            let hit =
-                entries.iter().position(|(n, _)| n.ends_with("data.pkl") && hit % 4 != 0).unwrap_or(hit);
+            let hit = entries
+                .iter()
+                .position(|(n, _)| n.ends_with("data.pkl") && !hit.is_multiple_of(4))
+                .unwrap_or(hit);
             random.damage(&mut entries[hit].1);
             sound(parse(&archive(&entries, CompressionMethod::Stored)));
         }
