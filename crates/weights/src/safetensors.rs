@@ -101,7 +101,7 @@ pub fn write(path: impl AsRef<Path>, tensors: &NamedTensors, precision: Precisio
     atomic::write(path, |w| write_to(w, tensors, &plan))
 }
 
-/// `tensors` as the bytes of a safetensors file, as [`write`] writes them.
+/// `tensors` as the bytes of a safetensors file, as [`write()`] writes them.
 pub fn to_bytes(tensors: &NamedTensors, precision: Precision) -> Vec<u8> {
     let mut out = Vec::new();
     write_to(&mut out, tensors, &plan(tensors, precision)).expect("a vector takes every byte");

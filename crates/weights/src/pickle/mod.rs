@@ -9,6 +9,7 @@
 //! row (PyTorch), the byte strings of Python 2 (Lasagne), errors that name the object that was asked for, and memory
 //! that is bounded whatever the file says.
 
+mod escapes;
 mod globals;
 mod machine;
 pub(crate) mod numpy;
