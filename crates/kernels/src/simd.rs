@@ -120,11 +120,6 @@ pub(crate) unsafe trait Vector: Copy {
         // SAFETY: the caller's.
         unsafe { self.store(ptr) }
     }
-    /// Asks for the cache line of any address, valid or not.
-    #[inline(always)]
-    fn prefetch(ptr: *const f32) {
-        let _ = ptr;
-    }
     /// The first `count` floats, then zeros.
     ///
     /// # Safety
@@ -166,6 +161,18 @@ pub(crate) fn fence() {
     unsafe {
         std::arch::x86_64::_mm_sfence()
     }
+}
+
+/// Asks for the cache line of any address, valid or not.
+#[inline(always)]
+pub(crate) fn prefetch(ptr: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction, and it changes nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(ptr.cast())
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = ptr;
 }
 
 /// # Safety
@@ -227,11 +234,6 @@ mod x86 {
         unsafe fn stream(self, ptr: *mut f32) {
             // SAFETY: see the trait.
             unsafe { _mm512_stream_ps(ptr, self.0) }
-        }
-        #[inline(always)]
-        fn prefetch(ptr: *const f32) {
-            // SAFETY: a prefetch touches nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr.cast()) }
         }
         #[inline(always)]
         unsafe fn load_part(ptr: *const f32, count: usize) -> Self {
@@ -322,11 +324,6 @@ mod x86 {
         unsafe fn stream(self, ptr: *mut f32) {
             // SAFETY: see the trait.
             unsafe { _mm256_stream_ps(ptr, self.0) }
-        }
-        #[inline(always)]
-        fn prefetch(ptr: *const f32) {
-            // SAFETY: a prefetch touches nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr.cast()) }
         }
         #[inline(always)]
         unsafe fn load_part(ptr: *const f32, count: usize) -> Self {

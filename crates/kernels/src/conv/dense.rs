@@ -31,12 +31,16 @@ fn table_floats(gather: &Gather) -> usize {
     gather.phases.iter().map(table).max().unwrap_or(0)
 }
 
+/// Floats that any group's tap may read.
+fn zeros_len(gather: &Gather) -> usize {
+    gather.groups * gather.depth
+}
+
 /// Floats of workspace for [`run`]: packed weights, a row of zeros for the padding, and a table of sources a thread.
 pub(super) fn workspace(threads: &Threads, gather: &Gather) -> usize {
-    let packed =
-        |phase: &Phase| packed_len(threads.isa(), phase.taps.len(), gather.depth(), gather.columns());
+    let packed = |phase: &Phase| packed_len(threads.isa(), phase.taps.len(), gather.depth, gather.columns());
     let packed: usize = gather.phases.iter().map(|p| crate::lines(packed(p))).sum();
-    packed * gather.groups + floats_for::<f32>(gather.source.c) + threads.count() * table_floats(gather)
+    packed * gather.groups + floats_for::<f32>(zeros_len(gather)) + threads.count() * table_floats(gather)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -50,12 +54,12 @@ pub(super) fn run(
     target: &mut [f32],
     workspace: &mut [f32],
 ) {
-    let (zeros, workspace) = carve::<f32>(workspace, gather.source.c);
+    let (zeros, workspace) = carve::<f32>(workspace, zeros_len(gather));
     zeros.fill(0.0);
     let zeros = &*zeros;
     let (tables, mut workspace) = workspace.split_at_mut(threads.count() * table_floats(gather));
     let tables = Parts::new(tables, table_floats(gather));
-    let (depth, columns) = (gather.depth(), gather.columns());
+    let (depth, columns) = (gather.depth, gather.columns());
     let panels = Panels::new(threads.isa(), columns);
     // Panels are whole vectors then, too.
     let stream = streams(target, columns) && gather.groups == 1;
@@ -123,7 +127,7 @@ fn pack_weights(
     packed: &mut [f32],
     packed_group: usize,
 ) {
-    let (depth, columns) = (gather.depth(), gather.columns());
+    let (depth, columns) = (gather.depth, gather.columns());
     let (row, column) =
         if gather.transposed { (1, gather.weight_columns) } else { (gather.weight_columns, 1) };
     let mut starts = Vec::with_capacity(phase.taps.len());

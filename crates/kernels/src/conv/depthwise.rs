@@ -5,7 +5,7 @@ use super::weight::valid;
 use super::{ConvShape, Epilogue, bounds};
 use crate::Threads;
 use crate::reduce::add_shards;
-use crate::simd::{Vector, dispatch, fence, load, store, streams};
+use crate::simd::{Vector, dispatch, fence, load, prefetch, store, streams};
 use crate::tile::{Finish, PtrMut};
 
 /// Target floats of a task, about.
@@ -194,7 +194,7 @@ fn fours<V: Vector, const STEP: usize>(
             let lanes = V::LANES.min(channels - c);
             for s in 0..4 * STEP {
                 for r in 1..=STEP {
-                    V::prefetch(sources[2].wrapping_add(r * below + s * channels + c));
+                    prefetch(sources[2].wrapping_add(r * below + s * channels + c));
                 }
             }
             // SAFETY: `4 · STEP + 3 - STEP` source positions from here are inside, in three rows; four target positions
@@ -272,58 +272,80 @@ fn weight_row_body<V: Vector>(row: &WeightRow<'_>, out: &mut [f32]) {
     /// Pixels of a row that are worked off for one vector of channels before the next.
     const PIXELS: usize = 8;
     let gather = row.gather;
-    let (phase, channels, width) = (&gather.phases[0], gather.source.c, gather.target.w);
+    let (phase, width) = (&gather.phases[0], gather.target.w);
+    let whole = interior(gather, phase, row.y).unwrap_or(0..0);
+    taps_apart::<V>(row, 0..whole.start, out);
+    for first in whole.clone().step_by(PIXELS) {
+        taps_together::<V>(row, first..(first + PIXELS).min(whole.end), out);
+    }
+    taps_apart::<V>(row, whole.end..width, out);
+}
+
+/// Pixels of a 3×3 window all of whose sources are inside.
+#[inline(always)]
+fn taps_together<V: Vector>(row: &WeightRow<'_>, pixels: std::ops::Range<usize>, out: &mut [f32]) {
+    let (gather, phase, channels) = (row.gather, &row.gather.phases[0], row.gather.source.c);
     let step = gather.step[1] * channels;
-    let whole = interior(gather, phase, row.y).filter(|_| gather.step[1] <= 2);
-    for first in (0..width).step_by(PIXELS) {
-        let pixels = first..(first + PIXELS).min(width);
-        if let Some(whole) = &whole
-            && whole.start <= first
-            && pixels.end <= whole.end
-        {
-            let g = row.grad_out[gather.target_at(phase, row.n, row.y, first)..].as_ptr();
-            let sources: [*const f32; 3] = std::array::from_fn(|i| {
-                let at = gather.source_at(&phase.taps[3 * i], row.n, row.y, first);
-                row.x[at.expect("the position is interior")..].as_ptr()
-            });
-            for c in (0..channels).step_by(V::LANES) {
-                let lanes = V::LANES.min(channels - c);
-                // SAFETY: all nine sources of these pixels are inside.
-                unsafe {
-                    let mut acc: [V; 9] =
-                        std::array::from_fn(|t| load::<V>(out.as_ptr().add(t * channels + c), lanes));
-                    for p in 0..pixels.len() {
-                        let gv = load::<V>(g.add(p * channels + c), lanes);
-                        for (t, acc) in acc.iter_mut().enumerate() {
-                            let source = sources[t / 3].add(p * step + t % 3 * channels + c);
-                            *acc = load::<V>(source, lanes).fma(gv, *acc);
-                        }
-                    }
-                    for (t, acc) in acc.into_iter().enumerate() {
-                        store::<V>(acc, out.as_mut_ptr().add(t * channels + c), lanes);
-                    }
+    let out = out[..9 * channels].as_mut_ptr();
+    let first = gather.target_at(phase, row.n, row.y, pixels.start);
+    let g = row.grad_out[first..first + pixels.len() * channels].as_ptr();
+    let sources: [*const f32; 3] = std::array::from_fn(|i| {
+        let at = gather.source_at(&phase.taps[3 * i], row.n, row.y, pixels.start);
+        let at = at.expect("the pixel is interior");
+        row.x[at..at + (pixels.len() - 1) * step + 3 * channels].as_ptr()
+    });
+    // The rows that the next output row needs first.
+    let below = gather.source.w * channels;
+    for c in (0..channels).step_by(V::LANES) {
+        let lanes = V::LANES.min(channels - c);
+        for p in 0..pixels.len() {
+            for s in 0..gather.step[1] {
+                for r in 1..=gather.step[0].min(2) {
+                    prefetch(sources[2].wrapping_add(r * below + p * step + s * channels + c));
                 }
             }
-            continue;
         }
-        for tap in &phase.taps {
-            let inside = valid(width, gather.step[1], tap.offset[1], gather.source.w);
-            let (from, to) = (pixels.start.max(inside.start), pixels.end.min(inside.end));
-            let Some(at) = gather.source_at(tap, row.n, row.y, from).filter(|_| from < to) else { continue };
-            let source = row.x[at..].as_ptr();
-            let g = row.grad_out[gather.target_at(phase, row.n, row.y, from)..].as_ptr();
-            let out = &mut out[tap.index * channels..][..channels];
-            for c in (0..channels).step_by(V::LANES) {
-                let lanes = V::LANES.min(channels - c);
-                // SAFETY: this tap's sources of these pixels are inside.
-                unsafe {
-                    let mut acc = load::<V>(out.as_ptr().add(c), lanes);
-                    for p in 0..to - from {
-                        let gv = load::<V>(g.add(p * channels + c), lanes);
-                        acc = load::<V>(source.add(p * step + c), lanes).fma(gv, acc);
-                    }
-                    store::<V>(acc, out.as_mut_ptr().add(c), lanes);
+        // SAFETY: all nine sources of these pixels are inside, as the slices above check; the window's nine positions
+        // are the result's.
+        unsafe {
+            let mut acc: [V; 9] = std::array::from_fn(|t| load::<V>(out.add(t * channels + c), lanes));
+            for p in 0..pixels.len() {
+                let gv = load::<V>(g.add(p * channels + c), lanes);
+                for (t, acc) in acc.iter_mut().enumerate() {
+                    let source = sources[t / 3].add(p * step + t % 3 * channels + c);
+                    *acc = load::<V>(source, lanes).fma(gv, *acc);
                 }
+            }
+            for (t, acc) in acc.into_iter().enumerate() {
+                store::<V>(acc, out.add(t * channels + c), lanes);
+            }
+        }
+    }
+}
+
+/// Any pixels of any window: tap by tap, those whose source is inside.
+#[inline(always)]
+fn taps_apart<V: Vector>(row: &WeightRow<'_>, pixels: std::ops::Range<usize>, out: &mut [f32]) {
+    let (gather, phase, channels) = (row.gather, &row.gather.phases[0], row.gather.source.c);
+    let step = gather.step[1] * channels;
+    for tap in &phase.taps {
+        let inside = valid(gather.target.w, gather.step[1], tap.offset[1], gather.source.w);
+        let (from, to) = (pixels.start.max(inside.start), pixels.end.min(inside.end));
+        let Some(at) = gather.source_at(tap, row.n, row.y, from).filter(|_| from < to) else { continue };
+        let source = row.x[at..at + (to - from - 1) * step + channels].as_ptr();
+        let first = gather.target_at(phase, row.n, row.y, from);
+        let g = row.grad_out[first..first + (to - from) * channels].as_ptr();
+        let out = &mut out[tap.index * channels..][..channels];
+        for c in (0..channels).step_by(V::LANES) {
+            let lanes = V::LANES.min(channels - c);
+            // SAFETY: this tap's sources of these pixels are inside, as the slices above check.
+            unsafe {
+                let mut acc = load::<V>(out.as_ptr().add(c), lanes);
+                for p in 0..to - from {
+                    let gv = load::<V>(g.add(p * channels + c), lanes);
+                    acc = load::<V>(source.add(p * step + c), lanes).fma(gv, acc);
+                }
+                store::<V>(acc, out.as_mut_ptr().add(c), lanes);
             }
         }
     }

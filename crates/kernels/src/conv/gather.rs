@@ -3,6 +3,7 @@
 use defrost_tensor::Shape4;
 
 use super::ConvShape;
+use super::narrow::Narrow;
 
 /// One weight position and where its source lies.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,6 +34,8 @@ pub(super) struct Gather {
     pub(super) spread: [usize; 2],
     pub(super) phases: Vec<Phase>,
     pub(super) groups: usize,
+    /// Source floats that a tap reads: a group's channels.
+    pub(super) depth: usize,
     /// Whether the weights are read as `[tap, target, source]` instead of `[tap, source, target]`.
     pub(super) transposed: bool,
     /// Positions of the window.
@@ -61,10 +64,20 @@ impl Gather {
             spread: [1; 2],
             phases: vec![Phase { taps, origin: [0; 2], grid: [output.h, output.w] }],
             groups: desc.groups,
+            depth: desc.in_channels / desc.groups,
             transposed: false,
             window: desc.kernel[0] * desc.kernel[1],
             weight_columns: desc.out_channels,
         }
+    }
+
+    /// The forward pass over an input that holds its padding, as [`Narrow`] makes it: a row of the window is one tap.
+    pub(super) fn narrow(shape: &ConvShape, narrow: &Narrow) -> Self {
+        let rows = shape.desc.kernel[0];
+        let offset = |y: usize| [(y * shape.desc.dilation[0]) as isize, 0];
+        let mut gather = Self::forward(shape);
+        gather.phases[0].taps = (0..rows).map(|y| Tap { offset: offset(y), index: y }).collect();
+        Self { source: narrow.padded, depth: narrow.depth, window: rows, ..gather }
     }
 
     pub(super) fn grad_input(shape: &ConvShape) -> Self {
@@ -99,15 +112,11 @@ impl Gather {
             spread: desc.stride,
             phases,
             groups: desc.groups,
+            depth: desc.out_channels / desc.groups,
             transposed: true,
             window: desc.kernel[0] * desc.kernel[1],
             weight_columns: desc.out_channels,
         }
-    }
-
-    /// Channels of the source a group.
-    pub(super) fn depth(&self) -> usize {
-        self.source.c / self.groups
     }
 
     /// Channels of the target a group.

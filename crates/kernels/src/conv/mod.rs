@@ -7,6 +7,7 @@
 mod dense;
 mod depthwise;
 mod gather;
+mod narrow;
 #[cfg(test)]
 mod tests;
 mod weight;
@@ -15,6 +16,7 @@ use defrost_tensor::{Activation, ConvDesc, ConvKind, Pads, Shape4, ShapeError};
 
 use crate::Threads;
 use gather::Gather;
+use narrow::Narrow;
 
 /// A convolution with the shapes of its input and output.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,7 +72,11 @@ pub(crate) fn bounds(activation: Activation) -> (f32, f32) {
 
 /// Floats of workspace that [`forward`] needs.
 pub fn forward_workspace(threads: &Threads, shape: &ConvShape) -> usize {
-    if shape.depthwise() { 0 } else { dense::workspace(threads, &Gather::forward(shape)) }
+    match Narrow::new(shape) {
+        _ if shape.depthwise() => 0,
+        Some(narrow) => narrow.len() + dense::workspace(threads, &Gather::narrow(shape, &narrow)),
+        None => dense::workspace(threads, &Gather::forward(shape)),
+    }
 }
 
 /// `out = activation(conv(x, weight) + bias + residual)`.
@@ -90,11 +96,15 @@ pub fn forward(
     assert_eq!(out.len(), shape.output.len(), "output");
     assert!(epilogue.bias.is_none_or(|b| b.len() == shape.output.c), "bias");
     assert!(epilogue.residual.is_none_or(|r| r.len() == out.len()), "residual");
-    let gather = Gather::forward(shape);
     if shape.depthwise() {
-        depthwise::run(threads, &gather, x, weight, epilogue, false, out);
+        depthwise::run(threads, &Gather::forward(shape), x, weight, epilogue, false, out);
+    } else if let Some(narrow) = Narrow::new(shape) {
+        let (padded, workspace) = workspace.split_at_mut(narrow.len());
+        narrow.pad(threads, shape, x, padded);
+        let gather = Gather::narrow(shape, &narrow);
+        dense::run(threads, &gather, padded, weight, epilogue, false, out, workspace);
     } else {
-        dense::run(threads, &gather, x, weight, epilogue, false, out, workspace);
+        dense::run(threads, &Gather::forward(shape), x, weight, epilogue, false, out, workspace);
     }
 }
 
@@ -131,12 +141,8 @@ pub fn grad_input(
 }
 
 /// Floats of workspace that [`grad_weight`] needs.
-pub fn grad_weight_workspace(threads: &Threads, shape: &ConvShape) -> usize {
-    if shape.depthwise() {
-        depthwise::grad_weight_workspace(shape)
-    } else {
-        weight::workspace(threads, shape)
-    }
+pub fn grad_weight_workspace(_threads: &Threads, shape: &ConvShape) -> usize {
+    if shape.depthwise() { depthwise::grad_weight_workspace(shape) } else { weight::workspace(shape) }
 }
 
 /// The gradient with respect to the weights; added to `grad_weight` where `accumulate`.

@@ -8,9 +8,10 @@ use std::ops::Range;
 use defrost_tensor::{ConvKind, Shape4};
 
 use super::ConvShape;
-use crate::Threads;
+use super::narrow::Narrow;
 use crate::reduce::add_shards;
 use crate::tile::{OuterBlock, Panels, PtrMut, Run, outer_block};
+use crate::{Isa, Threads};
 
 /// Weights with at most this many elements are summed in shards.
 const SHARD_MAX: usize = 1 << 16;
@@ -28,11 +29,12 @@ fn shards(shape: &ConvShape) -> usize {
     ((1 << 18) / shape.weight_len()).clamp(8, 32).min(useful)
 }
 
-pub(super) fn workspace(_: &Threads, shape: &ConvShape) -> usize {
-    match shards(shape) {
+pub(super) fn workspace(shape: &ConvShape) -> usize {
+    let shards = match shards(shape) {
         1 => 0,
         n => n * crate::lines(shape.weight_len()),
-    }
+    };
+    shards + Narrow::new(shape).map_or(0, |narrow| narrow.len())
 }
 
 pub(super) fn run(
@@ -44,10 +46,33 @@ pub(super) fn run(
     grad_weight: &mut [f32],
     workspace: &mut [f32],
 ) {
-    let desc = &shape.desc;
-    let taps = desc.kernel[0] * desc.kernel[1];
-    let panels = Panels::new(threads.isa(), desc.out_channels / desc.groups);
-    let sum = Sum { threads, shape, x, grad_out, panels };
+    let Some(narrow) = Narrow::new(shape) else {
+        let sum = Sum::new(threads.isa(), shape, x, grad_out);
+        return run_sum(threads, shape, &sum, accumulate, grad_weight, workspace);
+    };
+    let (padded, workspace) = workspace.split_at_mut(narrow.len());
+    narrow.pad(threads, shape, x, padded);
+    // A row of the window is one tap over more channels.
+    let sum = Sum {
+        x: padded,
+        input: narrow.padded,
+        window: [shape.desc.kernel[0], 1],
+        first: [0; 2],
+        depth: narrow.depth,
+        ..Sum::new(threads.isa(), shape, x, grad_out)
+    };
+    run_sum(threads, shape, &sum, accumulate, grad_weight, workspace);
+}
+
+fn run_sum(
+    threads: &Threads,
+    shape: &ConvShape,
+    sum: &Sum<'_>,
+    accumulate: bool,
+    grad_weight: &mut [f32],
+    workspace: &mut [f32],
+) {
+    let (groups, depth, panels) = (sum.groups, sum.depth, sum.panels);
     let shards = shards(shape);
     if shards > 1 {
         let part = crate::lines(shape.weight_len());
@@ -56,10 +81,9 @@ pub(super) fn run(
         threads.for_chunks(partial, part, |shard, out| {
             out.fill(0.0);
             let units = units * shard / shards..units * (shard + 1) / shards;
-            let rows = 0..desc.in_channels / desc.groups;
             let out = PtrMut(out.as_mut_ptr());
-            for group in 0..desc.groups {
-                sum.add(units.clone(), group, 0..taps, 0..panels.count(), rows.clone(), out);
+            for group in 0..groups {
+                sum.add(units.clone(), group, 0..panels.count(), 0..depth, out);
             }
         });
         add_shards(threads, partial, part, accumulate, grad_weight);
@@ -68,76 +92,93 @@ pub(super) fn run(
     if !accumulate {
         threads.for_chunks(grad_weight, 1 << 16, |_, part| part.fill(0.0));
     }
-    let depth = desc.in_channels / desc.groups;
-    let tiles = desc.groups * taps * panels.count();
-    // Enough tasks for many threads, but blocks of rows long enough that the gradients are not read too often.
-    let splits = (32 / tiles).clamp(1, depth.div_ceil(64));
-    let split = depth.div_ceil(splits).next_multiple_of(8);
+    // A tile is a panel of columns, some source channels and all taps, which read the same pixels: enough tiles for many
+    // threads, but wide enough that the pixels are not read too often.
+    let tiles = groups * panels.count();
+    let split = (tiles * depth / 16).next_multiple_of(8).clamp(16, 64);
+    let splits = depth.div_ceil(split);
     let out = PtrMut(grad_weight.as_mut_ptr());
     threads.for_each(tiles * splits, |_, task| {
-        let rows = (task % splits * split).min(depth)..((task % splits + 1) * split).min(depth);
-        let task = task / splits;
-        let (panel, tap) = (task % panels.count(), task / panels.count() % taps);
-        let group = task / panels.count() / taps;
-        sum.add(0..sum.units(), group, tap..tap + 1, panel..panel + 1, rows, out);
+        let (split_at, task) = (task % splits * split, task / splits);
+        let (panel, group) = (task % panels.count(), task / panels.count());
+        let rows = split_at..depth.min(split_at + split);
+        sum.add(0..sum.units(), group, panel..panel + 1, rows, out);
     });
 }
 
-/// The operands of the sum.
+/// The operands of the sum and their geometry.
+#[derive(Clone, Copy)]
 struct Sum<'a> {
-    threads: &'a Threads,
-    shape: &'a ConvShape,
+    isa: Isa,
     x: &'a [f32],
     grad_out: &'a [f32],
+    input: Shape4,
+    output: Shape4,
+    /// Rows and columns of taps.
+    window: [usize; 2],
+    stride: [usize; 2],
+    dilation: [usize; 2],
+    /// Where the first tap of the first output lies: minus the padding.
+    first: [isize; 2],
+    groups: usize,
+    /// Source floats of a tap a group.
+    depth: usize,
     panels: Panels,
+    /// Whether the sum is a plain matrix product.
+    pointwise: bool,
 }
 
-impl Sum<'_> {
-    fn pointwise(&self) -> bool {
-        self.shape.desc.kind() == ConvKind::Pointwise
+impl<'a> Sum<'a> {
+    fn new(isa: Isa, shape: &ConvShape, x: &'a [f32], grad_out: &'a [f32]) -> Self {
+        let ConvShape { desc, input, output, pads } = *shape;
+        Self {
+            isa,
+            x,
+            grad_out,
+            input,
+            output,
+            window: desc.kernel,
+            stride: desc.stride,
+            dilation: desc.dilation,
+            first: [-(pads.top as isize), -(pads.left as isize)],
+            groups: desc.groups,
+            depth: desc.in_channels / desc.groups,
+            panels: Panels::new(isa, desc.out_channels / desc.groups),
+            pointwise: desc.kind() == ConvKind::Pointwise,
+        }
     }
 
     /// What pixels are counted in: single ones for a matrix product, else rows of the output.
     fn units(&self) -> usize {
-        let out = self.shape.output;
-        if self.pointwise() { out.rows() } else { out.n * out.h }
+        if self.pointwise { self.output.rows() } else { self.output.n * self.output.h }
     }
 
     /// Adds the products of the pixels in `units` to a part of the weights at `out`.
-    fn add(
-        &self,
-        units: Range<usize>,
-        group: usize,
-        taps: Range<usize>,
-        run: Range<usize>,
-        rows: Range<usize>,
-        out: PtrMut,
-    ) {
-        let desc = &self.shape.desc;
-        let (depth, columns) = (desc.in_channels / desc.groups, desc.out_channels / desc.groups);
-        let chunk = if self.pointwise() { CHUNK } else { (CHUNK / self.shape.output.w).clamp(1, MAX_RUNS) };
-        let a_step = self.shape.input.c * if self.pointwise() { 1 } else { desc.stride[1] };
+    fn add(&self, units: Range<usize>, group: usize, run: Range<usize>, rows: Range<usize>, out: PtrMut) {
+        let columns = self.output.c / self.groups;
+        let chunk = if self.pointwise { CHUNK } else { (CHUNK / self.output.w).clamp(1, MAX_RUNS) };
+        let a_step = self.input.c * if self.pointwise { 1 } else { self.stride[1] };
         for first in units.clone().step_by(chunk) {
             let units = first..(first + chunk).min(units.end);
-            for tap in taps.clone() {
+            for tap in 0..self.window[0] * self.window[1] {
                 let mut runs = [Run { a: std::ptr::null(), b: std::ptr::null(), count: 0 }; MAX_RUNS];
                 let count = self.runs(units.clone(), group, tap, a_step, &mut runs);
                 if count == 0 {
                     continue;
                 }
                 // SAFETY: the tap's rows and the group's columns lie in the weights.
-                let out = unsafe { out.get().add(tap * depth * desc.out_channels + group * columns) };
+                let out = unsafe { out.get().add(tap * self.depth * self.output.c + group * columns) };
                 outer_block(
-                    self.threads.isa(),
+                    self.isa,
                     &OuterBlock {
                         runs: &runs[..count],
                         a_step,
-                        b_step: self.shape.output.c,
+                        b_step: self.output.c,
                         rows: rows.clone(),
                         panels: self.panels,
                         run: run.clone(),
                         out,
-                        out_step: desc.out_channels,
+                        out_step: self.output.c,
                         accumulate: true,
                     },
                 );
@@ -147,25 +188,25 @@ impl Sum<'_> {
 
     /// The stretches of pixels in `units` whose source for `tap` is no padding; how many there are.
     fn runs(&self, units: Range<usize>, group: usize, tap: usize, a_step: usize, runs: &mut [Run]) -> usize {
-        let ConvShape { desc, input, output, pads } = self.shape;
-        let (a0, b0) = (group * desc.in_channels / desc.groups, group * desc.out_channels / desc.groups);
-        if self.pointwise() {
+        let Self { input, output, stride, .. } = self;
+        let (a0, b0) = (group * self.depth, group * output.c / self.groups);
+        if self.pointwise {
             let a = self.x[units.start * input.c + a0..].as_ptr();
             let b = self.grad_out[units.start * output.c + b0..].as_ptr();
             runs[0] = Run { a, b, count: units.len() };
             return 1;
         }
-        let dy = (tap / desc.kernel[1] * desc.dilation[0]) as isize - pads.top as isize;
-        let dx = (tap % desc.kernel[1] * desc.dilation[1]) as isize - pads.left as isize;
-        let columns = valid(output.w, desc.stride[1], dx, input.w);
+        let dy = self.first[0] + (tap / self.window[1] * self.dilation[0]) as isize;
+        let dx = self.first[1] + (tap % self.window[1] * self.dilation[1]) as isize;
+        let columns = valid(output.w, stride[1], dx, input.w);
         if columns.is_empty() {
             return 0;
         }
-        let ix = (columns.start * desc.stride[1]).wrapping_add_signed(dx);
+        let ix = (columns.start * stride[1]).wrapping_add_signed(dx);
         let mut count = 0usize;
         for unit in units {
             let (n, oy) = (unit / output.h, unit % output.h);
-            let iy = (oy * desc.stride[0]).wrapping_add_signed(dy);
+            let iy = (oy * stride[0]).wrapping_add_signed(dy);
             if iy >= input.h {
                 continue;
             }
