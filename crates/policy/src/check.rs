@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use crate::error::nearest;
 use crate::{
-    ClassWeights, Clip, HeadKind, Loss, Lr, Optimizer, PhaseSpec, Recipe, RecipeError, RecipeErrorKind,
-    Schedule, Start, Thaw, Warmup,
+    ClassWeights, Clip, HeadKind, Loss, Lr, Metric, Optimizer, PhaseSpec, Recipe, RecipeError,
+    RecipeErrorKind, Schedule, Start, Thaw, Warmup,
 };
 
 const POSITIVE: &str = "it must be greater than 0";
@@ -24,11 +24,13 @@ impl Recipe {
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), RecipeError> {
         rule(self.batch_size >= 1, "batch_size", self.batch_size, COUNT)?;
+        self.check_metric(self.monitor, "monitor")?;
         self.check_model()?;
         self.check_data()?;
         self.check_loss()?;
         if let Some(stop) = &self.early_stopping {
             rule(not_negative(stop.min_delta), "early_stopping.min_delta", stop.min_delta, NOT_NEGATIVE)?;
+            self.check_metric(stop.metric, "early_stopping.metric")?;
         }
         if let Some(ema) = &self.ema {
             rule(part(ema.decay), "ema.decay", ema.decay, PART)?;
@@ -40,6 +42,16 @@ impl Recipe {
         for (i, phase) in self.phases.iter().enumerate() {
             let key = format!("phase.{}", i + 1);
             check_phase(phase, &key)?;
+            let thaw = phase.thaw.as_ref();
+            if let Some(plateau) = thaw.and_then(|t| t.plateau.as_ref()) {
+                self.check_metric(plateau.metric, &format!("{key}.thaw.plateau.metric"))?;
+            }
+            if let Some(rollback) = thaw.and_then(|t| t.rollback.as_ref()) {
+                self.check_metric(rollback.metric, &format!("{key}.thaw.rollback.metric"))?;
+            }
+            if let Schedule::Plateau { metric, .. } = phase.schedule {
+                self.check_metric(metric, &format!("{key}.schedule.metric"))?;
+            }
             self.check_start(i, &format!("{key}.start"))?;
         }
         Ok(())
@@ -59,7 +71,9 @@ impl Recipe {
         let fits = head.kind != HeadKind::Linear || (head.hidden.is_empty() && !head.batch_norm);
         let linear =
             "a linear head has no hidden layers; write `kind = \"pooled\"` or `kind = \"flattened\"`";
-        rule(fits, "model.head.kind", "linear", linear)
+        rule(fits, "model.head.kind", "linear", linear)?;
+        let fits = head.kind == HeadKind::Pooled || !head.batch_norm;
+        rule(fits, "model.head.batch_norm", "true", "only a pooled head has batch normalisation")
     }
 
     fn check_data(&self) -> Checked {
@@ -93,6 +107,18 @@ impl Recipe {
             }
         }
         Ok(())
+    }
+
+    /// Whether a metric means anything for the loss.
+    fn check_metric(&self, metric: Metric, key: &str) -> Checked {
+        let numbers = matches!(metric, Metric::Mae | Metric::R2);
+        let either = matches!(metric, Metric::Loss | Metric::TrainLoss);
+        let value = format!("\"{metric}\"");
+        if self.loss.is_regression() {
+            rule(numbers || either, key, value, "a regression has the metrics loss, mae, r2 and train_loss")
+        } else {
+            rule(!numbers, key, value, "it is a metric of regression, and the loss is one of classification")
+        }
     }
 
     /// Whether the weights that phase `i` starts from will be there.
@@ -145,6 +171,12 @@ fn check_phase(phase: &PhaseSpec, key: &str) -> Checked {
         Some(Clip::Norm(v)) => rule(positive(v), &at("clip.norm"), v, POSITIVE)?,
         Some(Clip::Value(v)) => rule(positive(v), &at("clip.value"), v, POSITIVE)?,
         None => {}
+    }
+    if let Some(sweep) = &phase.find_lr {
+        rule(positive(sweep.start), &at("find_lr.start"), sweep.start, POSITIVE)?;
+        let rises = sweep.end.is_finite() && sweep.end > sweep.start;
+        rule(rises, &at("find_lr.end"), sweep.end, "it must be greater than `start`")?;
+        rule(sweep.steps >= 6, &at("find_lr.steps"), sweep.steps, "it must be at least 6")?;
     }
     phase.thaw.as_ref().map_or(Ok(()), |thaw| check_thaw(thaw, phase.epochs, &at("thaw")))
 }

@@ -185,7 +185,7 @@ impl Controller {
         decisions.push(Decision::Step { step: self.step, reason });
     }
 
-    /// Keras' and PyTorch's `ReduceLROnPlateau`.
+    /// Keras' `ReduceLROnPlateau`, line by line.
     fn fall(&mut self, phase: &Phase, epoch: usize, metrics: &Metrics, decisions: &mut Vec<Decision>) {
         let Schedule::Plateau { metric, mode, factor, patience, min_delta, cooldown, min_factor } =
             &phase.schedule
@@ -193,14 +193,16 @@ impl Controller {
             return;
         };
         let Some(value) = metrics.get(*metric).filter(|v| v.is_finite()) else { return };
-        let waited = self.plateau.observe(*metric, *mode, *min_delta, epoch, value);
         if self.cooldown > 0 {
             self.cooldown -= 1;
+            self.plateau.waited = 0;
+        }
+        let waited = self.plateau.observe(*metric, *mode, *min_delta, epoch, value);
+        if self.cooldown > 0 {
             self.plateau.waited = 0;
             return;
         }
         let lower = (self.factor * factor).max(*min_factor);
-        // Keras: an epoch without improvement counts, and `patience` of them are enough.
         if waited >= (*patience).max(1) && lower < self.factor * (1.0 - 1e-9) {
             self.factor = lower;
             self.cooldown = *cooldown;

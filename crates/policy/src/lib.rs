@@ -11,11 +11,26 @@
 //!
 //! Formulas and defaults are those of the tool whose name a feature carries (fastai's one-cycle, timm's layer decay);
 //! each item says which.
+//!
+//! ```
+//! use defrost_policy::{Optimizer, PhaseSpec, Recipe, Schedule, Sgd};
+//!
+//! let mut recipe = Recipe::new("mine", "resnet18")
+//!     .phase(PhaseSpec::new("head", 3, "head").lr(1e-2).optimizer(Optimizer::Sgd(Sgd::default())))
+//!     .phase(PhaseSpec::new("top", 5, ["layer4", "head"]).lr([1e-4, 1e-3]).schedule(Schedule::cosine()));
+//! recipe.set("phase.top.epochs", "8").unwrap();
+//! assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
+//!
+//! let error = recipe.set("phase.top.epoch", "8").unwrap_err();
+//! assert_eq!(error.to_string(), "`phase.top.epoch`: there is no key `epoch` here; did you mean `epochs`?");
+//! ```
 
 mod check;
 mod controller;
 mod error;
+mod finder;
 mod keras;
+mod lint;
 mod loss;
 mod lr;
 mod matching;
@@ -36,7 +51,9 @@ mod thaw;
 
 pub use controller::Controller;
 pub use error::{RecipeError, RecipeErrorKind};
+pub use finder::{Curve, Point, Suggested, Suggestion, Sweep};
 pub use keras::{KerasLayer, layers as keras_layers};
+pub use lint::{Doubt, Facts, Severity, lint};
 pub use loss::{ClassWeights, Loss};
 pub use lr::Lr;
 pub use model::{Head, HeadKind, Model, Weights};

@@ -86,10 +86,11 @@ pub struct Head {
     /// Units of the hidden dense layers (ReLU after each). One number or a list; the linear head has none.
     #[serde(deserialize_with = "one_or_many")]
     pub hidden: Vec<usize>,
-    /// Dropout in front of each dense layer of the head; left out: the architecture's own for `linear`, 0 for others.
+    /// Dropout: in front of the last layer for `linear`, behind each hidden layer for the others. Left out: the
+    /// architecture's own for `linear`, none for the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
-    /// Whether a batch normalisation follows each hidden layer.
+    /// Whether a batch normalisation follows each hidden layer of a pooled head.
     pub batch_norm: bool,
 }
 
@@ -97,6 +98,30 @@ impl Default for Head {
     /// The architecture's own classifier with another number of classes.
     fn default() -> Self {
         Self { kind: HeadKind::Linear, hidden: Vec::new(), dropout: None, batch_norm: false }
+    }
+}
+
+impl Head {
+    /// Global average pooling and dense layers of these sizes.
+    pub fn pooled(hidden: impl Into<Vec<usize>>) -> Self {
+        Self { kind: HeadKind::Pooled, hidden: hidden.into(), ..Self::default() }
+    }
+
+    /// The feature map flattened, and dense layers of these sizes.
+    pub fn flattened(hidden: impl Into<Vec<usize>>) -> Self {
+        Self { kind: HeadKind::Flattened, hidden: hidden.into(), ..Self::default() }
+    }
+
+    /// With this dropout rate.
+    #[must_use]
+    pub fn dropout(self, rate: f64) -> Self {
+        Self { dropout: Some(rate), ..self }
+    }
+
+    /// With a batch normalisation after each hidden layer.
+    #[must_use]
+    pub fn batch_norm(self) -> Self {
+        Self { batch_norm: true, ..self }
     }
 }
 

@@ -6,7 +6,7 @@ use toml::Value;
 use crate::optimizer::optimizer;
 use crate::schedule::schedule;
 use crate::short::form;
-use crate::{Clip, Lr, Norm, Optimizer, Schedule, Selection, Thaw, Warmup};
+use crate::{Clip, Lr, Norm, Optimizer, Schedule, Selection, Sweep, Thaw, Warmup};
 
 /// A stretch of training with one selection, one optimizer and one schedule: `[[phase]]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -51,6 +51,9 @@ pub struct PhaseSpec {
     pub thaw: Option<Thaw>,
     /// Which weights the phase starts from.
     pub start: Start,
+    /// A sweep of the learning-rate finder before the phase, which leaves a plot and no other trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub find_lr: Option<Sweep>,
     /// The name of a checkpoint that is written when the phase ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save: Option<String>,
@@ -76,6 +79,7 @@ impl Default for PhaseSpec {
             accumulate: 0,
             thaw: None,
             start: Start::Last,
+            find_lr: None,
             save: None,
         }
     }
@@ -117,6 +121,12 @@ impl PhaseSpec {
         Self { groups, ..self }
     }
 
+    /// With this rise in front of the schedule.
+    #[must_use]
+    pub fn warmup(self, warmup: Warmup) -> Self {
+        Self { warmup: Some(warmup), ..self }
+    }
+
     /// With these thaws.
     #[must_use]
     pub fn thaw(self, thaw: Thaw) -> Self {
@@ -127,6 +137,12 @@ impl PhaseSpec {
     #[must_use]
     pub fn start(self, start: Start) -> Self {
         Self { start, ..self }
+    }
+
+    /// With a sweep of rates before it.
+    #[must_use]
+    pub fn find_lr(self, sweep: Sweep) -> Self {
+        Self { find_lr: Some(sweep), ..self }
     }
 
     /// Saving its last weights under a name.

@@ -1,10 +1,10 @@
 //! The recipe: everything that decides a run but the data.
 
-use defrost_augment::{Pipeline, Resize};
+use defrost_augment::{Op, Pipeline, Resize};
 use serde::{Deserialize, Serialize};
 
 use crate::loss::loss;
-use crate::{EarlyStopping, Loss, Metric, Model, PhaseSpec};
+use crate::{EarlyStopping, Head, Loss, Metric, Model, PhaseSpec};
 
 /// Everything that decides a run, as data. In TOML each key may be left out and then has the default given here.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -71,6 +71,76 @@ impl Recipe {
         Self { name: name.into(), model, ..Self::default() }
     }
 
+    /// With this one line on what it does.
+    #[must_use]
+    pub fn about(self, about: impl Into<String>) -> Self {
+        Self { about: about.into(), ..self }
+    }
+
+    /// With these weights: a path, a name, `"embedded"` or `"none"`.
+    #[must_use]
+    pub fn weights(mut self, weights: impl Into<String>) -> Self {
+        self.model.weights = weights.into().into();
+        self
+    }
+
+    /// With this head.
+    #[must_use]
+    pub fn head(mut self, head: Head) -> Self {
+        self.model.head = head;
+        self
+    }
+
+    /// With images of so many pixels in height and width.
+    #[must_use]
+    pub fn image_size(mut self, pixels: usize) -> Self {
+        self.data.image_size = pixels;
+        self
+    }
+
+    /// With batches of so many images.
+    #[must_use]
+    pub fn batch_size(self, images: usize) -> Self {
+        Self { batch_size: images, ..self }
+    }
+
+    /// With this seed.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// With these operations on training images.
+    #[must_use]
+    pub fn augment(mut self, train: impl Into<Vec<Op>>) -> Self {
+        self.augment.train = Pipeline(train.into());
+        self
+    }
+
+    /// Minimising this.
+    #[must_use]
+    pub fn loss(self, loss: Loss) -> Self {
+        Self { loss, ..self }
+    }
+
+    /// Comparing epochs by this.
+    #[must_use]
+    pub fn monitor(self, metric: Metric) -> Self {
+        Self { monitor: metric, ..self }
+    }
+
+    /// Ending phases early.
+    #[must_use]
+    pub fn early_stopping(self, rule: EarlyStopping) -> Self {
+        Self { early_stopping: Some(rule), ..self }
+    }
+
+    /// With an average of the weights.
+    #[must_use]
+    pub fn ema(self, ema: Ema) -> Self {
+        Self { ema: Some(ema), ..self }
+    }
+
     /// With another phase at the end.
     #[must_use]
     pub fn phase(mut self, phase: PhaseSpec) -> Self {
@@ -88,6 +158,9 @@ pub struct Data {
     pub image_size: usize,
     /// Part of each class that is set aside for validation, where the folder does not say it itself.
     pub val_fraction: f64,
+    /// Columns of a CSV data set that hold what is to be predicted, a number each; empty: the class. A class is a row of 0
+    /// and 1 for [`Loss::BinaryCrossEntropy`], its number for a regression.
+    pub targets: Vec<String>,
     /// Whether every class is drawn equally often, whatever its number of images.
     pub balance: bool,
     /// Whether an unreadable image is an error; else it is skipped and counted.
@@ -111,6 +184,7 @@ impl Default for Data {
         Self {
             image_size: 224,
             val_fraction: 0.2,
+            targets: Vec::new(),
             balance: false,
             strict: false,
             drop_last: false,

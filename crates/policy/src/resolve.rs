@@ -8,7 +8,7 @@ use crate::matching::{Bits, Units, one, select};
 use crate::thaw::Unit;
 use crate::{
     Clip, EarlyStopping, Grouping, Lr, Norm, NormMode, Optimizer, PhaseSpec, Rate, Recipe, RecipeError,
-    RecipeErrorKind, Schedule, Selector, Start, Thaw, Warmup,
+    RecipeErrorKind, Schedule, Selector, Start, Sweep, Thaw, Warmup,
 };
 
 /// Parameters that share a rate. Groups exist from the first step on, whether their parameters train yet or not.
@@ -69,6 +69,8 @@ pub struct Phase {
     pub early_stopping: Option<EarlyStopping>,
     /// Which weights it starts from.
     pub start: Start,
+    /// A sweep of the learning-rate finder before it.
+    pub find_lr: Option<Sweep>,
     /// The name of a checkpoint that is written when it ends.
     pub save: Option<String>,
     /// What a person should know about the selection, a line each.
@@ -90,6 +92,18 @@ impl Phase {
             Some(step) => (&step.marking, &step.groups),
             None => (&self.marking, &self.groups),
         }
+    }
+
+    /// The greatest rate of what trains at the start: the one a [`Sweep`] is about.
+    pub fn peak_lr(&self) -> f64 {
+        let trains = |g: &&Group| g.params.iter().any(|id| self.marking.params.trains(*id));
+        self.groups.iter().filter(trains).map(|g| g.lr).fold(0.0, f64::max)
+    }
+
+    /// Multiplies all rates, so that ratios between groups stay.
+    pub fn scale_rates(&mut self, factor: f64) {
+        let thaws = self.thaws.iter_mut().flat_map(|s| &mut s.groups);
+        self.groups.iter_mut().chain(thaws).for_each(|g| g.lr *= factor);
     }
 
     /// Steps there are, the start counted.
@@ -159,6 +173,7 @@ fn resolve(spec: &PhaseSpec, key: &str, recipe: &Recipe, graph: &Graph) -> Resul
         thaw: spec.thaw.clone(),
         early_stopping: recipe.early_stopping.clone(),
         start: spec.start.clone(),
+        find_lr: spec.find_lr.clone(),
         save: spec.save.clone(),
         warnings,
     })

@@ -94,7 +94,7 @@ pub enum Schedule {
         #[serde(default = "div_final")]
         div_final: f64,
     },
-    /// Falls when a metric no longer improves (Keras' and PyTorch's `ReduceLROnPlateau`); the phase's
+    /// Falls when a metric no longer improves (Keras' `ReduceLROnPlateau`); the phase's
     /// [`Controller`](crate::Controller) decides, [`Schedule::at`] is 1.
     Plateau {
         /// What is watched.
@@ -106,7 +106,8 @@ pub enum Schedule {
         /// Each fall multiplies rates by this.
         #[serde(default = "tenth")]
         factor: f64,
-        /// Epochs without improvement that are waited for.
+        /// Epochs without improvement that are waited for: rates fall after `patience` of them (Keras; PyTorch's
+        /// scheduler of that name waits for one more).
         #[serde(default = "ten")]
         patience: usize,
         /// What counts as an improvement.

@@ -2,8 +2,7 @@
 
 use super::{nets, phase};
 use crate::{
-    Controller, Decision, EarlyStopping, Metric, Metrics, Phase, PhaseSpec, Plateau, Recipe, Rollback,
-    Schedule, Thaw,
+    Controller, Decision, EarlyStopping, Metric, Metrics, Phase, PhaseSpec, Plateau, Recipe, Rollback, Thaw,
 };
 
 fn metrics(loss: f64) -> Metrics {
@@ -88,33 +87,6 @@ fn the_best_weights_may_be_the_start_of_a_thaw() {
     let p = thawing(6, Thaw { at: vec![3], restore_best: true, ..Thaw::default() });
     let decisions = run(&p, &[1.0, 0.5, 0.8, 0.4, 0.4, 0.4]);
     assert!(matches!(decisions[2][..], [Decision::Restore { epoch: 1, .. }, Decision::Step { step: 1, .. }]));
-}
-
-#[test]
-fn rates_fall_on_a_plateau_as_in_keras() {
-    // keras.callbacks.ReduceLROnPlateau(factor=0.1, patience=2, min_delta=0, cooldown=1) on the same losses.
-    let schedule = Schedule::Plateau {
-        metric: Metric::Loss,
-        mode: Default::default(),
-        factor: 0.1,
-        patience: 2,
-        min_delta: 0.0,
-        cooldown: 1,
-        min_factor: 0.01,
-    };
-    let p = phase(&nets::resnet18(), PhaseSpec::new("p", 12, "head").schedule(schedule)).unwrap();
-    let decisions = run(&p, &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
-    let at: Vec<_> = decisions
-        .iter()
-        .enumerate()
-        .filter_map(|(e, d)| match d[..] {
-            [Decision::Factor { factor, .. }] => Some((e, factor)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(at.len(), 2, "{at:?}");
-    assert_eq!((at[0].0, at[1].0), (2, 5));
-    assert!((at[1].1 - 0.01).abs() < 1e-15);
 }
 
 fn stopping(epochs: usize, rule: EarlyStopping, thaw: Option<Thaw>) -> Phase {

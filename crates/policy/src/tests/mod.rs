@@ -1,6 +1,8 @@
 //! Tests of the crate, by subject.
 
 mod controller;
+mod formulas;
+mod lint;
 mod nets;
 mod parse;
 mod resolve;

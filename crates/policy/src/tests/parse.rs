@@ -1,7 +1,11 @@
 //! TOML in and out, `set`, and what bad recipes get.
 
+use defrost_augment::{ColorJitter, Op, RandomResizedCrop, Rotate};
+
 use super::nets;
-use crate::{Loss, Lr, Recipe, RecipeErrorKind, Schedule, Start, recipes};
+use crate::{
+    Adam, Head, Loss, Lr, Optimizer, PhaseSpec, Recipe, RecipeErrorKind, Schedule, Selector, Start, recipes,
+};
 
 const SMALL: &str = "[[phase]]\nname = \"a\"\nepochs = 5\ntrain = \"head\"\n";
 
@@ -11,17 +15,87 @@ fn error(text: &str) -> String {
 
 #[test]
 fn every_recipe_that_the_program_carries_is_right_and_comes_back_the_same() {
-    let graphs = [nets::mobilenet_v2(), nets::resnet18(), nets::resnet50(), nets::vgg16()];
-    for (name, about, text) in recipes() {
+    for (name, about, _) in recipes() {
         let recipe = Recipe::named(name).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!((recipe.name.as_str(), recipe.about.as_str()), (*name, *about));
+        assert!(!about.is_empty() && about.len() <= 110, "{name}: one line");
         assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe, "{name}: {}", recipe.to_toml());
-        let graph = graphs.iter().find(|g| g.name() == recipe.model.arch);
-        let graph = graph.unwrap_or_else(|| panic!("{name}: no network for {}", recipe.model.arch));
-        let phases = recipe.resolve(graph).unwrap_or_else(|e| panic!("{name}: {}", e.locate(text)));
-        assert_eq!(phases.len(), recipe.phases.len());
     }
     assert_eq!(recipes()[0].0, "two-stage");
+}
+
+#[test]
+fn every_recipe_runs_on_the_embedded_network_and_on_its_own() {
+    let (mobilenet, resnet18, resnet50, vgg) =
+        (nets::mobilenet_v2(), nets::resnet18(), nets::resnet50(), nets::vgg16());
+    for (name, _, text) in recipes() {
+        let recipe = Recipe::named(name).unwrap();
+        let original = text.lines().find_map(|l| l.split_once("model.arch=")?.1.split(' ').next());
+        let graphs: Vec<_> = match original {
+            None if *name == "t3-rates-by-block" => vec![&mobilenet],
+            None => vec![&mobilenet, &resnet18, &resnet50, &vgg],
+            Some("resnet18") => vec![&mobilenet, &resnet18],
+            Some("resnet50") => vec![&mobilenet, &resnet50],
+            Some("vgg16") => vec![&mobilenet, &vgg],
+            Some(other) => panic!("{name}: no network {other}"),
+        };
+        for graph in graphs {
+            let phases = recipe.resolve(graph).unwrap_or_else(|e| panic!("{name}: {}", e.locate(text)));
+            assert_eq!(phases.len(), recipe.phases.len());
+            for phase in &phases {
+                assert!(
+                    phase.warnings.is_empty() || *name == "t3-rates-by-block",
+                    "{name}: {:?}",
+                    phase.warnings
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_scenario_has_a_recipe() {
+    let ids = "l1 l2 l3 l4 l5 l6 t1 t2 t3 t4 k1 k2 k3 k4 p1 p2 p3 p4 f1 f2 f3";
+    for id in ids.split(' ') {
+        assert!(recipes().iter().any(|(name, _, _)| name.starts_with(&format!("{id}-"))), "{id}");
+    }
+    assert_eq!(Recipe::named("p2").unwrap().name, "p2-last-stage");
+    // Two recipes share the number: neither is meant.
+    assert!(Recipe::named("l4").is_err());
+}
+
+#[test]
+fn a_recipe_can_be_built_in_rust() {
+    let augment = [
+        Op::RandomResizedCrop(RandomResizedCrop { scale: [0.5, 1.0], ..Default::default() }),
+        Op::FlipHorizontal(Default::default()),
+        Op::Rotate(Rotate { degrees: 10.0, p: 0.5, ..Default::default() }),
+        Op::ColorJitter(ColorJitter { brightness: 0.2, contrast: 0.2, saturation: 0.2, hue: 0.0, p: 0.75 }),
+    ];
+    let built = Recipe::new("two-stage", "mobilenet_v2")
+        .about("the head first, then everything at lower rates that rise from the input to the head")
+        .image_size(128)
+        .augment(augment)
+        .loss(Loss::smoothed(0.1))
+        .phase(PhaseSpec::new("head", 5, "head").lr(3e-3).schedule(Schedule::one_cycle()))
+        .phase(PhaseSpec::new("everything", 10, "all").lr([2e-5, 1e-3]).schedule(Schedule::one_cycle()));
+    assert_eq!(built, Recipe::named("two-stage").unwrap());
+
+    let adam = || Optimizer::Adam(Adam { eps: 1e-7, ..Adam::default() });
+    let flat = Head::flattened([256]);
+    let built = Recipe::new("k2", "mobilenet_v2")
+        .head(flat)
+        .image_size(128)
+        .augment([
+            Op::RandomResizedCrop(RandomResizedCrop { scale: [0.5, 1.0], ..Default::default() }),
+            Op::FlipHorizontal(Default::default()),
+        ])
+        .phase(PhaseSpec::new("head", 5, "head").lr(1e-3).optimizer(adam()))
+        .phase(PhaseSpec::new("last 3 layers", 8, Selector::LastKerasLayers(3)).lr(1e-4).optimizer(adam()));
+    let mut read = Recipe::named("k2").unwrap();
+    (read.name, read.about) = ("k2".into(), String::new());
+    assert_eq!(built, read);
+    assert_eq!(Recipe::from_toml(&built.to_toml()).unwrap(), built);
 }
 
 #[test]
@@ -75,6 +149,8 @@ fn types_and_ranges_are_told_with_line() {
     assert!(e.starts_with("line 6, `augment.train`"), "{e}");
     let e = error(&format!("{SMALL}thaw = {{ lr_factor = 0.5 }}\n"));
     assert!(e.contains("give `at`, `every` or `plateau`"), "{e}");
+    let e = error(&format!("loss = \"huber\"\nmonitor = \"accuracy\"\n{SMALL}"));
+    assert!(e.starts_with("line 2, `monitor`") && e.contains("a regression has the metrics"), "{e}");
 }
 
 #[test]
