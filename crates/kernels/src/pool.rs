@@ -3,7 +3,7 @@
 use defrost_tensor::{PoolDesc, Shape4, ShapeError};
 
 use crate::Threads;
-use crate::simd::{Vector, dispatch};
+use crate::simd::{Vector, dispatch, load, store};
 
 /// A pool with the shapes of its input and output.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -149,27 +149,26 @@ dispatch!(
 
 #[inline(always)]
 fn max_grad_body<V: Vector>(shape: &PoolShape, x: &[f32], grad_out: &[f32], grad_in: &mut [f32]) {
-    /// Channels that are worked off together: their largest values and places stay in registers and cache.
-    const BLOCK: usize = 64;
     let c = shape.input.c;
+    assert_eq!((x.len(), grad_in.len()), (shape.input.image_len(), x.len()), "an image");
+    let (x, grad_in) = (x.as_ptr(), grad_in.as_mut_ptr());
     for (o, g) in grad_out.chunks_exact(c).enumerate() {
         let (oy, ox) = (o / shape.output.w, o % shape.output.w);
-        for first in (0..c).step_by(BLOCK) {
-            let len = BLOCK.min(c - first);
-            let (mut best, mut place) = ([f32::NEG_INFINITY; BLOCK], [0u32; BLOCK]);
-            for (i, at) in window(shape, oy, ox).enumerate() {
-                let x = &x[at + first..][..len];
-                for (k, &v) in x.iter().enumerate() {
-                    let better = v > best[k] || (v.is_nan() && !best[k].is_nan());
-                    best[k] = if better { v } else { best[k] };
-                    place[k] = if better { i as u32 } else { place[k] };
+        for first in (0..c).step_by(V::LANES) {
+            let lanes = V::LANES.min(c - first);
+            // SAFETY: a window's positions are starts of `c` channels of the image, and so long are all three slices.
+            unsafe {
+                // Places are whole numbers as floats: exact, and of the vectors' own kind.
+                let (mut best, mut place) = (V::splat(f32::NEG_INFINITY), V::splat(0.0));
+                for (i, at) in window(shape, oy, ox).enumerate() {
+                    let v = load::<V>(x.add(at + first), lanes);
+                    (best, place) = best.larger(place, v, V::splat(i as f32));
                 }
-            }
-            let g = &g[first..][..len];
-            for (i, at) in window(shape, oy, ox).enumerate() {
-                let grad_in = &mut grad_in[at + first..][..len];
-                for k in 0..len {
-                    grad_in[k] += if place[k] == i as u32 { g[k] } else { 0.0 };
+                let g = load::<V>(g.as_ptr().add(first), lanes);
+                for (i, at) in window(shape, oy, ox).enumerate() {
+                    let to = grad_in.add(at + first);
+                    let sum = load::<V>(to, lanes).add(g.at_place(place, V::splat(i as f32)));
+                    store::<V>(sum, to, lanes);
                 }
             }
         }
@@ -193,6 +192,7 @@ fn avg_grad_body<V: Vector>(shape: &PoolShape, grad_out: &[f32], grad_in: &mut [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
     use crate::testing::random;
 
     fn shapes() -> Vec<PoolShape> {
@@ -210,13 +210,17 @@ mod tests {
 
     #[test]
     fn pools_equal_plain_loops() {
-        for shape in shapes() {
+        for (shape, isa) in
+            shapes().into_iter().flat_map(|s| Isa::available().into_iter().map(move |i| (s, i)))
+        {
             let (x, c) = (random(shape.input.len(), 3), shape.input.c);
             let g = random(shape.output.len(), 4);
-            let mut out = vec![0.0; shape.output.len()];
+            let (mut largest, mut means) = (vec![0.0; g.len()], vec![0.0; g.len()]);
             let (mut max_in, mut avg_in) = (vec![1.0; x.len()], vec![1.0; x.len()]);
             let (mut want_max, mut want_avg) = (max_in.clone(), avg_in.clone());
-            let threads = Threads::new(2);
+            let threads = Threads::new(2).with_isa(isa);
+            max(&threads, &shape, &x, &mut largest);
+            avg(&threads, &shape, &x, &mut means);
             for o in 0..shape.output.rows() * c {
                 let (ch, o) = (o % c, o / c);
                 let (n, oy, ox) =
@@ -227,13 +231,9 @@ mod tests {
                 let first = *at.iter().find(|&&i| x[i] == top).unwrap();
                 want_max[first] += g[o * c + ch];
                 at.iter().for_each(|&i| want_avg[i] += g[o * c + ch] / at.len() as f32);
-                max(&threads, &shape, &x, &mut out);
-                break_if_not(out[o * c + ch] == top, "max");
-                if o == 0 {
-                    avg(&threads, &shape, &x, &mut out);
-                    let mean = at.iter().map(|&i| x[i]).sum::<f32>() / at.len() as f32;
-                    break_if_not((out[ch] - mean).abs() < 1e-5, "avg");
-                }
+                assert_eq!(largest[o * c + ch], top);
+                let mean = at.iter().map(|&i| x[i]).sum::<f32>() / at.len() as f32;
+                assert!((means[o * c + ch] - mean).abs() < 1e-5);
             }
             max_grad(&threads, &shape, &x, &g, true, &mut max_in);
             avg_grad(&threads, &shape, &g, true, &mut avg_in);
@@ -243,18 +243,17 @@ mod tests {
         }
     }
 
-    fn break_if_not(ok: bool, what: &str) {
-        assert!(ok, "{what}");
-    }
-
     #[test]
     fn nan_wins_and_the_first_of_equals_takes_the_gradient() {
         let shape = PoolShape::new(PoolDesc::square(2, 2, 0), Shape4::new(1, 1, 2, 4)).unwrap();
         let x = [1.0, 1.0, 3.0, f32::NAN, 1.0, 1.0, 9.0, 2.0];
-        let (mut out, mut grad) = ([0.0; 2], [0.0; 8]);
-        max(&Threads::serial(), &shape, &x, &mut out);
-        assert!(out[0] == 1.0 && out[1].is_nan());
-        max_grad(&Threads::serial(), &shape, &x, &[5.0, 7.0], false, &mut grad);
-        assert_eq!(grad, [5.0, 0.0, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0]);
+        for isa in Isa::available() {
+            let threads = Threads::serial().with_isa(isa);
+            let (mut out, mut grad) = ([0.0; 2], [0.0; 8]);
+            max(&threads, &shape, &x, &mut out);
+            assert!(out[0] == 1.0 && out[1].is_nan());
+            max_grad(&threads, &shape, &x, &[5.0, 7.0], false, &mut grad);
+            assert_eq!(grad, [5.0, 0.0, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0]);
+        }
     }
 }

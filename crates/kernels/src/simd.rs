@@ -138,6 +138,11 @@ pub(crate) unsafe trait Vector: Copy {
     fn at_most(self, high: Self) -> Self;
     /// `self` where `value` is above 0 and not at or above `high` (NaN: no such bound), else 0.
     fn passed(self, value: Self, high: Self) -> Self;
+    /// The larger of `self` and `value` (NaN is largest, and the first of equals stays), and of `place` and `other` the one
+    /// that belongs to it.
+    fn larger(self, place: Self, value: Self, other: Self) -> (Self, Self);
+    /// `self` where `place` is `other`, else 0.
+    fn at_place(self, place: Self, other: Self) -> Self;
     /// Adds the first `count` lanes to double-precision sums.
     ///
     /// # Safety
@@ -279,6 +284,22 @@ mod x86 {
             })
         }
         #[inline(always)]
+        fn larger(self, place: Self, value: Self, other: Self) -> (Self, Self) {
+            // SAFETY: see the trait.
+            unsafe {
+                let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(value.0, self.0);
+                let ordered = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(self.0, self.0);
+                let take = above | (ordered & _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value.0, value.0));
+                let pick = |old: Self, new: Self| Self(_mm512_mask_mov_ps(old.0, take, new.0));
+                (pick(self, value), pick(place, other))
+            }
+        }
+        #[inline(always)]
+        fn at_place(self, place: Self, other: Self) -> Self {
+            // SAFETY: see the trait.
+            Self(unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(place.0, other.0), self.0) })
+        }
+        #[inline(always)]
         unsafe fn add_to(self, sums: *mut f64, count: usize) {
             // SAFETY: see the trait; masked lanes are not touched.
             unsafe {
@@ -376,6 +397,23 @@ mod x86 {
             })
         }
         #[inline(always)]
+        fn larger(self, place: Self, value: Self, other: Self) -> (Self, Self) {
+            // SAFETY: see the trait.
+            unsafe {
+                let above = _mm256_cmp_ps::<_CMP_GT_OQ>(value.0, self.0);
+                let ordered = _mm256_cmp_ps::<_CMP_ORD_Q>(self.0, self.0);
+                let nan = _mm256_and_ps(ordered, _mm256_cmp_ps::<_CMP_UNORD_Q>(value.0, value.0));
+                let take = _mm256_or_ps(above, nan);
+                let pick = |old: Self, new: Self| Self(_mm256_blendv_ps(old.0, new.0, take));
+                (pick(self, value), pick(place, other))
+            }
+        }
+        #[inline(always)]
+        fn at_place(self, place: Self, other: Self) -> Self {
+            // SAFETY: see the trait.
+            Self(unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_EQ_OQ>(place.0, other.0), self.0) })
+        }
+        #[inline(always)]
         unsafe fn add_to(self, sums: *mut f64, count: usize) {
             // SAFETY: see the trait.
             unsafe {
@@ -456,6 +494,20 @@ unsafe impl Vector for Array {
         // A comparison with NaN is false, so that NaN bounds nothing.
         let stopped = |i: usize| value.0[i] >= high.0[i];
         Self(std::array::from_fn(|i| if value.0[i] > 0.0 && !stopped(i) { self.0[i] } else { 0.0 }))
+    }
+    #[inline(always)]
+    fn larger(self, place: Self, value: Self, other: Self) -> (Self, Self) {
+        let take = |i: usize| {
+            let (old, new) = (self.0[i], value.0[i]);
+            (new > old) | (new.is_nan() & !old.is_nan())
+        };
+        let pick =
+            |old: Self, new: Self| Self(std::array::from_fn(|i| if take(i) { new.0[i] } else { old.0[i] }));
+        (pick(self, value), pick(place, other))
+    }
+    #[inline(always)]
+    fn at_place(self, place: Self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| if place.0[i] == other.0[i] { self.0[i] } else { 0.0 }))
     }
     #[inline(always)]
     unsafe fn add_to(self, sums: *mut f64, count: usize) {
