@@ -1,0 +1,198 @@
+//! Loss and accuracy over the epochs, with the phases' grounds and the thaws.
+
+use super::panel::{Axis, Beside, Panel, short, width};
+use super::{Ground, drawing};
+use crate::run::Run;
+use crate::theme::{self, Ink};
+use crate::{Error, Result, say};
+
+/// The size of one plot, in pixels.
+pub(crate) const WIDTH: i32 = 430;
+/// The height that belongs to it.
+pub(crate) const HEIGHT: i32 = 290;
+
+/// The box of the axes within a plot, with room for names at the right.
+pub(super) const BOX: (f64, f64, f64, f64) = (46.0, 44.0, 358.0, 246.0);
+
+/// A measure over the epochs.
+struct Curve<'a> {
+    name: &'a str,
+    ink: Ink,
+    width: f64,
+    values: Vec<(f64, f64)>,
+}
+
+/// The losses.
+pub(crate) fn loss(run: &Run) -> Result<String> {
+    drawing(WIDTH, HEIGHT, &loss_words(run), |ground| draw_loss(run, ground))
+}
+
+/// The accuracies.
+pub(crate) fn accuracy(run: &Run) -> Result<String> {
+    drawing(WIDTH, HEIGHT, &accuracy_words(run), |ground| draw_accuracy(run, ground))
+}
+
+/// Both side by side, for a file of its own.
+pub(crate) fn both(run: &Run) -> Result<(String, i32, i32)> {
+    if run.epochs.is_empty() {
+        return Err(Error::Nothing("no epoch was finished"));
+    }
+    let words = format!("{} {}", loss_words(run), accuracy_words(run));
+    let has_accuracy = draws_accuracy(run);
+    let width = if has_accuracy { 2 * WIDTH + 20 } else { WIDTH };
+    let svg = drawing(width, HEIGHT, &words, |ground| {
+        if !has_accuracy {
+            return draw_loss(run, ground);
+        }
+        let (left, right) = ground.split_horizontally((WIDTH + 20) * super::FINE);
+        draw_loss(run, &left)?;
+        draw_accuracy(run, &right)
+    })?;
+    Ok((svg, width, HEIGHT))
+}
+
+/// Whether there are accuracies: regression has none.
+pub(crate) fn draws_accuracy(run: &Run) -> bool {
+    run.epochs.values().any(|e| e.val_accuracy.is_some())
+}
+
+fn draw_loss(run: &Run, ground: &Ground<'_>) -> Result<()> {
+    let curves = [
+        curve("validation", theme::GOOD, 2.0, run, |e| e.val_loss),
+        curve("training", theme::BAD, 1.5, run, |e| Some(e.train_loss)),
+    ];
+    let top = extent(&curves).map_or(1.0, |(_, high)| high * 1.08);
+    let y = Axis::linear((0.0, top), 6, |v| trimmed(v, 2));
+    plot(run, ground, "Loss", &curves, &y, say::number)
+}
+
+fn draw_accuracy(run: &Run, ground: &Ground<'_>) -> Result<()> {
+    let curves = [
+        curve("validation", theme::GOOD, 2.0, run, |e| e.val_accuracy),
+        curve("training", theme::BAD, 1.5, run, |e| Some(e.train_accuracy)),
+    ];
+    let (low, high) = extent(&curves).unwrap_or((0.0, 1.0));
+    let air = ((high - low) * 0.12).max(0.02);
+    let range = ((low - air).max(0.0), (high + air).min(1.0));
+    let y = Axis::linear(range, 6, |v| format!("{} %", trimmed(v * 100.0, 1)));
+    plot(run, ground, "Accuracy", &curves, &y, say::percent)
+}
+
+fn plot(
+    run: &Run,
+    ground: &Ground<'_>,
+    title: &str,
+    curves: &[Curve<'_>],
+    y: &Axis,
+    label: impl Fn(f64) -> String,
+) -> Result<()> {
+    let x = Axis::whole(run.length());
+    let mut panel = Panel::new(ground, BOX, &x, y, |p| phases(run, p))?;
+    panel.title(title)?;
+    panel.x_name("epochs")?;
+    thaws(run, &panel)?;
+    for c in curves.iter().rev() {
+        panel.line(&c.values, c.ink, c.width)?;
+        if let [only] = c.values[..] {
+            panel.dot(only, 2.5, c.ink)?;
+        }
+    }
+    for c in curves {
+        if let Some(&(_, last)) = c.values.last() {
+            panel.name_end(c.name, last, c.ink)?;
+        }
+    }
+    let best = run.best().map(|e| (e.global_epoch + 1) as f64);
+    let marked = curves[0].values.iter().find(|v| Some(v.0) == best);
+    if let Some(&(bx, by)) = marked {
+        panel.dot((bx, by), 3.5, curves[0].ink)?;
+        let text = label(by);
+        let (px, py) = panel.at(bx, by);
+        let half = width(&text, 11.5) / 2.0;
+        let px = px.clamp(panel.left + half, panel.right - half);
+        // Away from the curve: accuracies rise to their best, losses fall to it.
+        let above = title == "Accuracy" && py > panel.top + 24.0 || py > panel.bottom - 24.0;
+        let (py, side) = if above { (py - 9.0, Beside::Above) } else { (py + 9.0, Beside::Below) };
+        panel.write(&text, (px, py), side, curves[0].ink, 11.5)?;
+    }
+    Ok(())
+}
+
+/// Shades every other phase and names each, where there is more than one.
+pub(super) fn phases(run: &Run, panel: &Panel<'_, '_>) -> Result<()> {
+    if run.phases.len() < 2 {
+        return Ok(());
+    }
+    for (&number, phase) in &run.phases {
+        let (first, last) = run.span(number);
+        let (x0, _) = panel.at(first as f64, 0.0);
+        let (x1, _) = panel.at(last as f64, 0.0);
+        if number % 2 == 1 {
+            panel.fill((x0, panel.top), (x1, panel.bottom), theme::BAND, 1.0)?;
+        }
+        let room = ((x1 - x0 - 8.0) / width("x", 10.5)) as usize;
+        let number = (number + 1).to_string();
+        let name = format!("{number} · {}", phase.name);
+        let text = if phase.name.is_empty() || room < 6 { number } else { short(&name, room) };
+        if room > 0 {
+            panel.write(&text, (x0 + 4.0, panel.top - 7.0), Beside::Right, theme::MUTED, 10.5)?;
+        }
+    }
+    Ok(())
+}
+
+/// Marks the thaws.
+pub(super) fn thaws(run: &Run, panel: &Panel<'_, '_>) -> Result<()> {
+    for thaw in run.thaws.values() {
+        let (x, _) = panel.at(thaw.global_epoch as f64, 0.0);
+        panel.stroke(&[(x, panel.top), (x, panel.bottom)], theme::THAW, 1.25)?;
+    }
+    Ok(())
+}
+
+fn curve<'a>(
+    name: &'a str,
+    ink: Ink,
+    width: f64,
+    run: &Run,
+    value: impl Fn(&defrost_train::Epoch) -> Option<f64>,
+) -> Curve<'a> {
+    let values = run.epochs.values().filter_map(|e| Some(((e.global_epoch + 1) as f64, value(e)?)));
+    Curve { name, ink, width, values: values.filter(|v| v.1.is_finite()).collect() }
+}
+
+fn extent(curves: &[Curve<'_>]) -> Option<(f64, f64)> {
+    let all = || curves.iter().flat_map(|c| &c.values).map(|v| v.1);
+    Some((all().reduce(f64::min)?, all().reduce(f64::max)?))
+}
+
+/// A number for an axis, without zeros behind the point.
+pub(super) fn trimmed(v: f64, digits: usize) -> String {
+    let s = format!("{v:.digits$}");
+    let s = if s.contains('.') { s.trim_end_matches('0').trim_end_matches('.') } else { &s };
+    if s == "-0" { "0".into() } else { s.to_owned() }
+}
+
+fn loss_words(run: &Run) -> String {
+    let ends = || Some((run.epochs.values().next()?, run.epochs.values().next_back()?));
+    let Some((first, last)) = ends() else { return "Loss: no epoch was finished.".into() };
+    let mut s = format!(
+        "Training loss over {}: from {} to {}.",
+        say::things(run.epochs.len(), "epoch", "epochs"),
+        say::number(first.train_loss),
+        say::number(last.train_loss)
+    );
+    if let (Some(a), Some(b)) = (first.val_loss, last.val_loss) {
+        s += &format!(" Validation loss: from {} to {}.", say::number(a), say::number(b));
+    }
+    s
+}
+
+fn accuracy_words(run: &Run) -> String {
+    let value = |e: &defrost_train::Epoch| e.val_accuracy;
+    let first = run.epochs.values().find_map(value);
+    let last = run.epochs.values().rev().find_map(value);
+    let (Some(a), Some(b)) = (first, last) else { return String::new() };
+    let best = run.best().and_then(value).map(|b| format!(", best {}", say::percent(b))).unwrap_or_default();
+    format!("Validation accuracy: from {} to {}{best}.", say::percent(a), say::percent(b))
+}

@@ -1,0 +1,480 @@
+//! The report of made-up runs.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use defrost_train::{
+    Decision, Done, Epoch, Event, GroupRate, PhaseStart, Place, Prediction, StageState, Start, Stopped, Thaw,
+    Validation, class_scores, most_confused, worst_mistakes,
+};
+
+use super::*;
+
+/// A made-up run: two phases, a thaw in the second.
+struct Sample {
+    classes: Vec<String>,
+    /// Validation images of each class.
+    images: usize,
+    epochs: [usize; 2],
+}
+
+impl Sample {
+    fn small() -> Self {
+        let classes = ["bird", "drink", "meal", "<script>alert(1)</script>"].map(String::from).to_vec();
+        Self { classes, images: 20, epochs: [3, 5] }
+    }
+
+    /// Numbers that look random and are not.
+    fn noise(i: usize) -> f64 {
+        let x = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn validation(&self) -> Validation {
+        let n = self.classes.len();
+        let mut confusion = vec![vec![0; n]; n];
+        let mut predictions = Vec::new();
+        for truth in 0..n {
+            for i in 0..self.images {
+                let at = truth * self.images + i;
+                let wrong = Self::noise(at) < 0.25 && n > 1;
+                let other = (truth + 1 + (Self::noise(at + 7919) * 3.0) as usize) % n;
+                let prediction = if wrong && other != truth { other } else { truth };
+                confusion[truth][prediction] += 1;
+                let confidence = 0.4 + 0.6 * Self::noise(at + 104_729) as f32;
+                let truth_confidence = if prediction == truth { confidence } else { 1.0 - confidence };
+                let path = format!("{truth}/picture-{i}.png");
+                predictions.push(Prediction { path, truth, prediction, confidence, truth_confidence });
+            }
+        }
+        let per_class = class_scores(&self.classes, &confusion);
+        let mean = |f: fn(&defrost_train::ClassScore) -> f64| per_class.iter().map(f).sum::<f64>() / n as f64;
+        let hits: usize = per_class.iter().map(|c| c.hits).sum();
+        Validation {
+            format: 1,
+            checkpoint: "best".into(),
+            epoch: Some(6),
+            classes: self.classes.clone(),
+            images: predictions.len(),
+            loss: 0.412,
+            accuracy: hits as f64 / predictions.len() as f64,
+            top5: (n > 5).then_some(0.95),
+            precision: mean(|c| c.precision),
+            recall: mean(|c| c.recall),
+            f1: mean(|c| c.f1),
+            confused: most_confused(&confusion),
+            worst: worst_mistakes(&predictions),
+            confusion,
+            per_class,
+            predictions,
+        }
+    }
+
+    fn stages(trained: usize) -> Vec<StageState> {
+        let names = (0..6).map(|i| format!("features.{i}")).chain(["classifier".to_owned()]);
+        names
+            .enumerate()
+            .map(|(i, stage)| {
+                let trains = i + trained >= 7;
+                let norm =
+                    if i == 6 { vec![] } else { vec![if trains { "train" } else { "frozen" }.to_owned()] };
+                StageState {
+                    stage,
+                    params: 1000 * (i + 1),
+                    trained: if trains { 1000 * (i + 1) } else { 0 },
+                    norm,
+                }
+            })
+            .collect()
+    }
+
+    fn groups(trained: usize) -> Vec<GroupRate> {
+        let stages = Self::stages(trained).into_iter().filter(|s| s.trained > 0);
+        stages
+            .enumerate()
+            .map(|(i, s)| GroupRate { group: s.stage, lr: 1e-3 * 0.4f64.powi((trained - 1 - i) as i32) })
+            .collect()
+    }
+
+    fn events(&self) -> Vec<Event> {
+        let [head, all] = self.epochs;
+        let mut events = vec![Event::Start(Start {
+            format: 1,
+            model: "mobilenet_v2".into(),
+            device: "cpu, 2 threads".into(),
+            seed: 7,
+            classes: self.classes.len(),
+            train_images: 4 * self.classes.len() * self.images,
+            val_images: self.classes.len() * self.images,
+            batch: 32,
+            steps: 28,
+            phases: 2,
+            epochs: head + all,
+            resumed: None,
+        })];
+        for phase in 0..2 {
+            let trained = [1, 4][phase];
+            events.push(Event::PhaseStart(PhaseStart {
+                phase,
+                name: ["head", "everything"][phase].into(),
+                epochs: self.epochs[phase],
+                first_epoch: [0, head][phase],
+                stages: Self::stages(trained),
+                groups: Self::groups(trained),
+                optimizer: "adamw".into(),
+                trained: 7000,
+                cached: phase == 0,
+                cache_reason: "what trains starts at the input".into(),
+                cut: "pool".into(),
+                flops: 12_300_000_000,
+                memory: 410_000_000,
+                cache_bytes: 4_500_000,
+            }));
+            for epoch in 0..self.epochs[phase] {
+                let global_epoch = epoch + [0, head][phase];
+                if phase == 1 && epoch == 2 {
+                    let (what, reason) = ("thaw everything".to_owned(), "epoch 2 of the phase".to_owned());
+                    events.push(Event::Decision(Decision { phase, epoch: 1, what, reason }));
+                    let (stages, groups) = (Self::stages(7), Self::groups(7));
+                    events.push(Event::Thaw(Thaw { phase, epoch, global_epoch, stages, groups }));
+                }
+                let t = (global_epoch + 1) as f64;
+                let trained = if phase == 0 {
+                    1
+                } else if epoch < 2 {
+                    4
+                } else {
+                    7
+                };
+                let fade = 1.0 - 0.9 * epoch as f64 / self.epochs[phase] as f64;
+                let rates = Self::groups(trained).into_iter().map(|g| GroupRate { lr: g.lr * fade, ..g });
+                events.push(Event::Epoch(Epoch {
+                    phase,
+                    epoch,
+                    global_epoch,
+                    train_loss: 2.4 / t.powf(0.7),
+                    train_accuracy: 1.0 - 0.6 / t.sqrt(),
+                    val_loss: Some(2.0 / t.powf(0.5) + 0.05 * Self::noise(global_epoch)),
+                    val_accuracy: Some(0.82 - 0.4 / t),
+                    metrics: [("top5", 0.9), ("drift.features.0", 0.001 * t), ("drift.classifier", 0.01 * t)]
+                        .map(|(k, v)| (k.to_owned(), v))
+                        .into(),
+                    rates: rates.collect(),
+                    seconds: 11.3,
+                    val_seconds: 2.0,
+                    images_per_second: 86.0,
+                    best: global_epoch == 6,
+                }));
+            }
+        }
+        events
+            .push(Event::Warning { message: "class \"drink\" has 11 images; others have 90 or more".into() });
+        let (best_epoch, best_phase) = (Some(6), Some(1));
+        let metric = "accuracy".to_owned();
+        events.push(Event::Done(Done {
+            best_epoch,
+            best_phase,
+            loss: Some(0.412),
+            accuracy: Some(0.78),
+            metric,
+            epochs: head + all,
+            seconds: 130.2,
+        }));
+        events
+    }
+
+    fn lines(&self) -> String {
+        self.events().iter().fold(String::new(), |mut s, e| {
+            let _ = writeln!(s, "{}", serde_json::to_string(e).expect("events are JSON"));
+            s
+        })
+    }
+
+    fn write(&self, folder: &Path) {
+        let put =
+            |name: &str, content: &str| fs::write(folder.join(name), content).expect("a temporary folder");
+        put(
+            "recipe.toml",
+            "name = \"two-stage\"\nseed = 7\n# </code><script>alert(2)</script>\n[model]\narch = \"mobilenet_v2\"\n",
+        );
+        put("metrics.jsonl", &self.lines());
+        put("classes.json", &serde_json::to_string(&self.classes).expect("names are JSON"));
+        put("validation.json", &serde_json::to_string(&self.validation()).expect("a validation is JSON"));
+    }
+
+    /// Pictures for all predictions, of noise, which JPEG compresses worst.
+    fn pictures(&self, data: &Path, side: u32) {
+        for truth in 0..self.classes.len() {
+            let folder = data.join(truth.to_string());
+            fs::create_dir_all(&folder).expect("a temporary folder");
+            let noise = |x: u32, y: u32, c: u32| {
+                (Self::noise((truth as u32 * 31 + y * side * 3 + x * 3 + c) as usize) * 255.0) as u8
+            };
+            let picture =
+                image::RgbImage::from_fn(side, side, |x, y| image::Rgb([0, 1, 2].map(|c| noise(x, y, c))));
+            let first = folder.join("picture-0.png");
+            picture.save(&first).expect("a temporary folder");
+            for i in 1..self.images {
+                fs::hard_link(&first, folder.join(format!("picture-{i}.png"))).expect("a temporary folder");
+            }
+        }
+    }
+}
+
+fn about(folder: &Path, data: &Path) {
+    let about = About {
+        command: "defrost train photos --seed 7".into(),
+        started: "2026-11-21 10:04".into(),
+        data: Some(data.to_owned()),
+        versions: [("defrost".to_owned(), "0.0.0".to_owned())].into(),
+        hashes: [("weights".to_owned(), "sha256:6bda608f".to_owned())].into(),
+        ..About::default()
+    };
+    fs::write(folder.join(About::FILE), serde_json::to_string(&about).expect("JSON"))
+        .expect("a temporary folder");
+}
+
+fn page(folder: &Path) -> String {
+    fs::read_to_string(write(folder).expect("a report")).expect("the report is a file")
+}
+
+/// What a browser would be made to load from elsewhere.
+fn outside(html: &str) -> Vec<&str> {
+    let all = ["src=\"", "href=\"", "url(", "@import", "://"];
+    let found = all.iter().flat_map(|mark| {
+        html.match_indices(mark).map(|(i, m)| html[i + m.len()..].get(..12).unwrap_or_default())
+    });
+    found.filter(|rest| !rest.starts_with("data:image/") && !rest.starts_with('#')).collect()
+}
+
+#[test]
+fn a_report_tells_the_whole_run() {
+    let (folder, data) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let sample = Sample::small();
+    sample.write(folder.path());
+    sample.pictures(data.path(), 40);
+    about(folder.path(), data.path());
+    let html = page(folder.path());
+
+    let percent = say::percent(sample.validation().accuracy);
+    assert!(html.contains(&format!(
+        "mobilenet_v2 tells 4 classes apart in <em>{percent}</em> of 80 validation pictures."
+    )));
+    for id in ["curves", "confusion", "classes", "mistakes", "frozen", "data", "repeat"] {
+        assert!(
+            html.contains(&format!("<section id=\"{id}\"")) && html.contains(&format!("href=\"#{id}\"")),
+            "{id}"
+        );
+    }
+    for text in [
+        "Learning rate",
+        "aria-label=\"Training loss over 8",
+        "1 · head",
+        "2 · everything",
+        "thaw everything",
+        "Right answers by confidence",
+        "Drift from the first weights",
+        "cached up to",
+        "features.0 … features.2",
+        "has 11 images",
+        "defrost train photos --seed 7",
+        "sha256:6bda608f",
+        "seed = 7",
+        "data:image/jpeg;base64,",
+        "2026-11-21 10:04",
+        "finished",
+        "<title>",
+        "scope=\"col\"",
+        "alt=\"shows ",
+    ] {
+        assert!(html.contains(text), "{text}");
+    }
+    assert!(html.matches("s-thaw").count() >= 3, "a thaw is marked in the curves");
+    assert_eq!(outside(&html), Vec::<&str>::new());
+}
+
+#[test]
+fn a_number_of_the_matrix_leads_to_its_pictures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Sample::small().write(folder.path());
+    let html = page(folder.path());
+    let links: Vec<_> = html
+        .match_indices("href=\"#pair-")
+        .map(|(i, _)| html[i + 7..].split('"').next().unwrap_or(""))
+        .collect();
+    assert!(links.len() > 4);
+    for link in links {
+        assert!(html.contains(&format!("id=\"{link}\"")), "{link} leads nowhere");
+    }
+}
+
+#[test]
+fn hostile_names_stay_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut sample = Sample::small();
+    sample.classes[0] = "\" onload=\"alert(3)".into();
+    sample.write(folder.path());
+    let html = page(folder.path());
+    assert!(html.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
+    assert_eq!(html.matches("<script").count(), 1, "only the report's own script");
+    assert!(!html.contains("\" onload=\"alert(3)"));
+    let svg = confusion_svg(folder.path()).expect("a matrix");
+    assert!(svg.contains("&lt;script&gt;") && !svg.contains("<script"));
+}
+
+#[test]
+fn an_interrupted_run_has_a_report() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sample = Sample::small();
+    let lines = sample.lines();
+    let kept: Vec<_> = lines.lines().take(6).collect();
+    let stopped = Event::Stopped(Stopped {
+        reason: "interrupted".into(),
+        at: Place { phase: 1, epoch: 1, step: 3 },
+        resume: "runs/a".into(),
+    });
+    let stopped = serde_json::to_string(&stopped).expect("JSON");
+    fs::write(
+        folder.path().join("metrics.jsonl"),
+        format!("{}\n{stopped}\n{{\"event\":\"epo", kept.join("\n")),
+    )
+    .expect("a file");
+    let html = page(folder.path());
+    assert!(html.contains("so far") && html.contains("defrost train --resume runs/a"));
+    assert!(!html.contains("could not be understood"), "a half last line is no fault");
+    assert!(!html.contains("id=\"confusion\""));
+
+    // Killed before the first epoch, and nothing but a recipe.
+    fs::write(folder.path().join("metrics.jsonl"), kept[0]).expect("a file");
+    assert!(page(folder.path()).contains("has not finished <em>an epoch</em> yet"));
+    fs::remove_file(folder.path().join("metrics.jsonl")).expect("a file");
+    fs::write(folder.path().join("recipe.toml"), "[model]\narch = \"vgg16\"\n").expect("a file");
+    assert!(page(folder.path()).contains("vgg16 has not finished"));
+    assert!(matches!(curves_svg(folder.path()), Err(Error::Nothing(_))));
+    assert!(matches!(confusion_svg(folder.path()), Err(Error::Nothing(_))));
+}
+
+#[test]
+fn broken_files_are_named_and_the_rest_is_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sample = Sample::small();
+    sample.write(folder.path());
+    let garbage = format!("nonsense\n{}{{\"event\":\"of a later version\",\"x\":1}}\n", sample.lines());
+    fs::write(folder.path().join("metrics.jsonl"), garbage).expect("a file");
+    let mut validation = sample.validation();
+    validation.confusion.pop();
+    fs::write(folder.path().join("validation.json"), serde_json::to_string(&validation).expect("JSON"))
+        .expect("a file");
+    fs::write(folder.path().join("recipe.toml"), "name = ").expect("a file");
+    fs::write(folder.path().join("classes.json"), "7").expect("a file");
+    let html = page(folder.path());
+    for text in
+        ["1\u{a0}line of metrics.jsonl", "not 4 by 4", "recipe.toml is no TOML", "classes.json is no list"]
+    {
+        assert!(html.contains(text), "{text}");
+    }
+    assert!(html.contains("id=\"curves\""));
+
+    // Places that do not exist must not be looked at.
+    let mut validation = sample.validation();
+    validation.worst.push(99_999);
+    validation.predictions[3].prediction = 77;
+    fs::write(folder.path().join("validation.json"), serde_json::to_string(&validation).expect("JSON"))
+        .expect("a file");
+    assert!(page(folder.path()).contains("id=\"mistakes\""));
+}
+
+#[test]
+fn what_is_told_twice_counts_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sample = Sample::small();
+    let mut events = sample.events();
+    let Event::Start(mut again) = events[0].clone() else { panic!("a run starts with its start") };
+    again.resumed = Some(Place { phase: 1, epoch: 0, step: 0 });
+    let tail = events.split_off(5);
+    let lines = |events: &[Event]| {
+        events.iter().map(|e| serde_json::to_string(e).expect("JSON") + "\n").collect::<String>()
+    };
+    let repeated = lines(&tail);
+    let all = format!("{}{}{}{repeated}", lines(&events), lines(&tail[..3]), lines(&[Event::Start(again)]));
+    fs::write(folder.path().join("metrics.jsonl"), all).expect("a file");
+    let run = Run::read(folder.path()).expect("a run");
+    assert_eq!((run.epochs.len(), run.thaws.len(), run.decisions.len(), run.warnings.len()), (8, 1, 1, 1));
+    assert_eq!((run.resumed, run.phases.len()), (1, 2));
+    assert!(run.done.is_some());
+}
+
+#[test]
+fn regression_has_no_matrix() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sample = Sample::small();
+    let lines: String = sample
+        .events()
+        .into_iter()
+        .map(|e| match e {
+            Event::Epoch(e) => Event::Epoch(Epoch { val_accuracy: None, ..e }),
+            e => e,
+        })
+        .map(|e| serde_json::to_string(&e).expect("JSON") + "\n")
+        .collect();
+    fs::write(folder.path().join("metrics.jsonl"), lines).expect("a file");
+    let validation = Validation { images: 80, loss: 0.25, ..Validation::default() };
+    fs::write(folder.path().join("validation.json"), serde_json::to_string(&validation).expect("JSON"))
+        .expect("a file");
+    let html = page(folder.path());
+    assert!(html.contains("reaches a loss of <em>0.250</em> on 80 validation pictures"));
+    assert!(!html.contains("id=\"confusion\"") && html.contains("id=\"curves\""));
+    assert_eq!(curves_svg(folder.path()).expect("a plot").matches("<svg").count(), 1);
+}
+
+#[test]
+fn ten_thousand_pictures_of_a_thousand_classes_stay_below_five_megabytes() {
+    let (folder, data) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let classes = (0..1000).map(|i| format!("a class with a rather long name, number {i}")).collect();
+    let sample = Sample { classes, images: 10, epochs: [5, 8] };
+    sample.write(folder.path());
+    sample.pictures(data.path(), 160);
+    about(folder.path(), data.path());
+    let html = page(folder.path());
+    assert!(html.len() < 5_000_000, "{} bytes", html.len());
+    assert!(html.matches("data:image/jpeg").count() > 100);
+    assert!(html.contains("with the most mistakes are shown"));
+    assert!(html.contains("number 999"), "every class is in the table");
+}
+
+#[test]
+fn plots_stand_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Sample::small().write(folder.path());
+    let finder: Vec<_> = (0..60)
+        .map(|i| {
+            let x = f64::from(i) / 59.0;
+            (
+                1e-6 * 1e6f64.powf(x),
+                2.5 - 1.5 * (3.0 * x - 1.2).clamp(0.0, 1.0) + if x > 0.85 { 400.0 * (x - 0.85) } else { 0.0 },
+            )
+        })
+        .collect();
+    let finder = lr_find_svg(&finder, &[("steepest", 2e-4), ("valley", 4e-4)]).expect("a plot");
+    assert!(finder.contains("steepest 2e-4") && finder.contains("1e-4"));
+    for svg in
+        [curves_svg(folder.path()).expect("a plot"), confusion_svg(folder.path()).expect("a plot"), finder]
+    {
+        assert!(svg.starts_with("<svg viewBox=") && svg.trim_end().ends_with("</svg>"));
+        assert!(
+            svg.contains("xmlns=")
+                && svg.contains("prefers-color-scheme:dark")
+                && svg.contains("role=\"img\"")
+        );
+    }
+    assert!(matches!(lr_find_svg(&[(1e-3, 2.0)], &[]), Err(Error::Nothing(_))));
+    assert!(matches!(lr_find_svg(&[(0.0, 2.0), (-1.0, f64::NAN)], &[]), Err(Error::Nothing(_))));
+}
+
+#[test]
+fn a_folder_without_a_run_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert!(matches!(write(folder.path()), Err(Error::NotARun(_))));
+    assert!(!folder.path().join(FILE).exists());
+}
