@@ -19,6 +19,8 @@ pub struct About {
     pub model: String,
     /// The classes' names in the order of the outputs.
     pub classes: Vec<String>,
+    /// What the network is made from: JSON that the zoo writes and reads.
+    pub spec: String,
     /// How pixels become the network's input: JSON that the zoo writes and reads.
     pub preprocess: String,
     /// The phase it was taken in, from 0; absent before training.
@@ -50,6 +52,7 @@ pub fn write_weights(path: &Path, graph: &Graph, params: &ParamStore, about: &Ab
     put("defrost", FORMAT.to_string());
     put("model", about.model.clone());
     put("classes", serde_json::to_string(&about.classes).expect("names are always JSON"));
+    put("spec", about.spec.clone());
     put("preprocess", about.preprocess.clone());
     put("metrics", serde_json::to_string(&about.metrics).expect("numbers are always JSON"));
     for (key, value) in [("phase", about.phase), ("epoch", about.epoch)] {
@@ -85,6 +88,7 @@ fn about(path: &Path, tensors: &NamedTensors) -> Result<About> {
     Ok(About {
         model: text("model"),
         classes: serde_json::from_str(&text("classes")).unwrap_or_default(),
+        spec: text("spec"),
         preprocess: text("preprocess"),
         phase: number("phase"),
         epoch: number("epoch"),

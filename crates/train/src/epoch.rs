@@ -14,7 +14,7 @@ use crate::state::by_name;
 use crate::step::{batches_a_step, dropout_keys, rates, rule};
 use crate::targets::{check_labels, divide};
 use crate::trainer::{Flow, Trainer};
-use crate::{Epoch, Event, GroupRate, Outputs, Place, Result, Step, Stopped, TrainError, Validating};
+use crate::{Epoch, Event, Outputs, Place, Result, Step, Stopped, TrainError, Validating};
 
 /// Where an epoch's batches come from.
 enum Source {
@@ -65,7 +65,6 @@ impl Trainer<'_> {
         metrics.0.insert(Metric::TrainLoss, sums.mean_loss());
         let told = Metrics(metrics.0.clone().into_iter().filter(|(m, _)| !in_its_own_field(*m)).collect());
         let last = self.factor(phase, place.epoch, steps.saturating_sub(1), steps);
-        let groups = phase.step(self.state.controller.step()).1;
         let epoch = Epoch {
             phase: place.phase,
             epoch: place.epoch,
@@ -75,7 +74,7 @@ impl Trainer<'_> {
             val_loss: metrics.get(Metric::Loss),
             val_accuracy: metrics.get(Metric::Accuracy),
             metrics: by_name(&told),
-            rates: groups.iter().map(|g| GroupRate { group: g.name.clone(), lr: g.lr * last.0 }).collect(),
+            rates: self.group_rates(phase, last.0),
             seconds: sums.seconds + val_seconds,
             val_seconds,
             images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
@@ -205,7 +204,7 @@ impl Trainer<'_> {
     fn factor(&self, phase: &Phase, epoch: usize, step: usize, steps: usize) -> (f64, Option<f64>) {
         let position = (epoch * steps + step) as f64 / (phase.epochs * steps).max(1) as f64;
         let rate = phase.rate(position, epoch);
-        (rate.factor * self.state.controller.factor(), rate.momentum)
+        (rate.factor * self.state.controller.factor() * self.state.lr_scale.unwrap_or(1.0), rate.momentum)
     }
 
     /// Takes the weights into their average.
@@ -309,7 +308,8 @@ impl Trainer<'_> {
     fn cause(&self, phase: &Phase) -> String {
         let groups = phase.step(self.state.controller.step()).1;
         let highest = groups.iter().max_by(|a, b| a.lr.total_cmp(&b.lr));
-        let rate = highest.map_or(0.0, |g| g.lr * self.state.controller.factor());
+        let rate = highest
+            .map_or(0.0, |g| g.lr * self.state.controller.factor() * self.state.lr_scale.unwrap_or(1.0));
         let key = format!("phase.{}.lr", self.state.at.phase + 1);
         let first = (self.state.at, self.state.global_epoch) == (Place::default(), 0);
         let params = self.session.params();

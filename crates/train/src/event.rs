@@ -16,6 +16,8 @@ pub enum Event {
     Start(Start),
     /// A phase begins, or goes on in a resumed run.
     PhaseStart(PhaseStart),
+    /// A sweep of the learning-rate finder, which left no other trace.
+    LrFind(LrFind),
     /// The prefix of the network is run once on the images, so that the phase's epochs need not. To the callback only.
     Caching(Caching),
     /// One step is done. To the callback only, never in `metrics.jsonl`.
@@ -133,6 +135,32 @@ pub struct GroupRate {
     pub group: String,
     /// The learning rate.
     pub lr: f64,
+}
+
+/// The curve of the learning-rate finder and what it suggests.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct LrFind {
+    /// The phase it was made for.
+    pub phase: usize,
+    /// Rates of the greatest group, rising, with the smoothed loss at each; those that are no number are left out.
+    pub points: Vec<defrost_policy::Point>,
+    /// What each reading of the curve suggests.
+    pub suggestions: Vec<LrSuggestion>,
+    /// The reading that sets the phase's rates; absent where the recipe's stay.
+    pub applied: Option<String>,
+}
+
+/// A rate that a reading of the curve suggests.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct LrSuggestion {
+    /// The reading: `valley`, `steep`, `minimum`, `slide`.
+    pub reading: String,
+    /// The rate for the greatest group.
+    pub lr: f64,
+    /// Where on the curve it was read: its rate.
+    pub at_lr: f64,
+    /// Where on the curve it was read: its loss.
+    pub at_loss: f64,
 }
 
 /// Images whose features are in the cache.

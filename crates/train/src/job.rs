@@ -32,6 +32,8 @@ pub struct Job {
     pub pixels: PixelScale,
     /// The transform for evaluation.
     pub eval: Pipeline,
+    /// What the network is made from as JSON, for checkpoints: whoever reads one builds the network by it.
+    pub spec: String,
     /// The preprocessing as JSON, for checkpoints.
     pub preprocess: String,
 }

@@ -40,6 +40,7 @@ mod error;
 mod evaluate;
 mod event;
 mod job;
+mod lr_find;
 mod outputs;
 mod run;
 mod state;
@@ -53,10 +54,11 @@ pub use clock::{Cost, costs};
 pub use error::{Aspect, Difference, Result, TrainError};
 pub use evaluate::{evaluate, predict};
 pub use event::{
-    Caching, Decision, Done, Epoch, Event, GroupRate, PhaseStart, Place, StageState, Start, Step, Stopped,
-    Thaw, Validating,
+    Caching, Decision, Done, Epoch, Event, GroupRate, LrFind, LrSuggestion, PhaseStart, Place, StageState,
+    Start, Step, Stopped, Thaw, Validating,
 };
 pub use job::{Ending, Job, Options, Outcome};
+pub use lr_find::lr_find;
 pub use outputs::{Outputs, softmax};
 pub use run::{Folder, Run};
 pub use state::{Best, Fingerprint, Smooth, State, Sums};

@@ -63,7 +63,6 @@ fn steps(
     };
     let loader = Loader::new(Arc::clone(&job.train), recipe.augment.train.clone(), loader)?;
     let mut batches = (0..).flat_map(|epoch| loader.epoch(epoch).map(move |b| (epoch as usize, b)));
-    let highest = groups.iter().map(|g| g.lr).fold(0.0, f64::max);
     let rule = rule(&phase.optimizer, None)?;
 
     let mut curve = Curve::default();
@@ -89,7 +88,7 @@ fn steps(
             break;
         }
         session.reduce()?;
-        session.apply(rule, &rates(marking, groups, lr / highest))?;
+        session.apply(rule, &rates(marking, groups, lr / phase.peak_lr()))?;
     }
     Ok(curve)
 }

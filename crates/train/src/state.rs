@@ -25,6 +25,8 @@ pub struct State {
     pub controller: Controller,
     /// The best value of what a rollback of the phase goes by, with its epoch within the phase.
     pub thaw_best: Option<(usize, f64)>,
+    /// What the learning-rate finder multiplies the phase's rates by, 1 without one; absent before it was decided.
+    pub lr_scale: Option<f64>,
     /// The best epoch of the run.
     pub best: Option<Best>,
     /// Updates of the average of the weights.
@@ -50,6 +52,7 @@ impl State {
             sums: Sums::default(),
             controller: Controller::default(),
             thaw_best: None,
+            lr_scale: None,
             best: None,
             ema_updates: 0,
             smooth: Smooth::default(),

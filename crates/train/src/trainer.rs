@@ -17,8 +17,8 @@ use crate::state::{Best, Fingerprint, State, by_name};
 use crate::step::{batches_a_step, rule};
 use crate::targets::Targets;
 use crate::{
-    About, Caching, Decision as Decided, Done, Ending, Epoch, Event, GroupRate, Job, Options, Outcome,
-    PhaseStart, Place, Result, Run, StageState, Start, Stopped, Thaw, TrainError,
+    About, Caching, Decision as Decided, Done, Ending, Epoch, Event, GroupRate, Job, LrFind, LrSuggestion,
+    Options, Outcome, PhaseStart, Place, Result, Run, StageState, Start, Stopped, Thaw, TrainError,
 };
 
 /// Trains `job` from its start, writing everything into `run`.
@@ -200,7 +200,7 @@ impl<'a> Trainer<'a> {
             self.start_from(phase)?;
         }
         self.mark(phase)?;
-        if self.announce(phase)? == Flow::Stop {
+        if self.find_lr(phase)? == Flow::Stop || self.announce(phase)? == Flow::Stop {
             return Ok(Flow::Stop);
         }
         let index = self.state.at.phase;
@@ -237,6 +237,7 @@ impl<'a> Trainer<'a> {
         }
         self.state.controller = Controller::default();
         self.state.thaw_best = None;
+        self.state.lr_scale = None;
         self.state.smooth = Default::default();
         Ok(())
     }
@@ -249,12 +250,51 @@ impl<'a> Trainer<'a> {
         Ok(self.session.begin(defrost_exec::Phase { marking, loss: Loss::CrossEntropy, options })?)
     }
 
+    /// The sweep that the phase asks for, once.
+    fn find_lr(&mut self, phase: &Phase) -> Result<Flow> {
+        if self.state.lr_scale.is_some() {
+            return Ok(Flow::Go);
+        }
+        self.state.lr_scale = Some(1.0);
+        let Some(sweep) = &phase.find_lr else { return Ok(Flow::Go) };
+        let curve = crate::lr_find(&mut *self.session, self.job, phase, sweep, &self.options)?;
+        if self.options.stopped() {
+            self.state.lr_scale = None;
+            return Ok(Flow::Stop);
+        }
+        let found = lr_found(self.state.at.phase, &curve, sweep);
+        if let Some(reading) = sweep.apply {
+            match curve.suggest(sweep, reading) {
+                Some(suggested) => {
+                    self.state.lr_scale = Some(suggested.lr / phase.peak_lr());
+                    let what = format!("greatest rate {:.3e}", suggested.lr);
+                    self.decide(what, format!("`{}` of the learning-rate finder", reading.name()))?;
+                }
+                None => {
+                    let message = format!(
+                        "the learning-rate finder's curve has no `{}`: the recipe's rates stay",
+                        reading.name()
+                    );
+                    self.emit(Event::Warning { message })?;
+                }
+            }
+        }
+        self.emit(Event::LrFind(found))?;
+        Ok(Flow::Go)
+    }
+
+    /// The parameter groups as they are now, with the rates that the schedule multiplies.
+    pub(crate) fn group_rates(&self, phase: &Phase, factor: f64) -> Vec<GroupRate> {
+        let groups = phase.step(self.state.controller.step()).1;
+        groups.iter().map(|g| GroupRate { group: g.name.clone(), lr: g.lr * factor }).collect()
+    }
+
     /// Says what the phase does, having filled its cache.
     fn announce(&mut self, phase: &Phase) -> Result<Flow> {
         self.clock.phase_begins();
         let batch = self.job.recipe.batch_size.min(self.job.train.len());
         let plan = self.session.plan(batch)?.clone();
-        let (marking, groups) = phase.step(self.state.controller.step());
+        let marking = phase.step(self.state.controller.step()).0;
         let cached = cache::views(self.job, &plan, self.options.feature_cache);
         let len = cache::cut_len(&plan);
         let (views, cache_reason) = match cached {
@@ -272,7 +312,7 @@ impl<'a> Trainer<'a> {
             epochs: phase.epochs,
             first_epoch: self.state.global_epoch - self.state.at.epoch,
             stages: stages(&self.job.graph, &plan, marking),
-            groups: groups.iter().map(|g| GroupRate { group: g.name.clone(), lr: g.lr }).collect(),
+            groups: self.group_rates(phase, self.state.lr_scale.unwrap_or(1.0)),
             optimizer: phase.optimizer.name().to_owned(),
             trained: plan.trained.iter().map(|&id| self.job.graph.param(id).len()).sum(),
             cached: views > 0,
@@ -340,6 +380,7 @@ impl<'a> Trainer<'a> {
         let place = self.state.at;
         let best = self.is_best(metrics);
         let epoch = Epoch { best, ..epoch };
+        self.state.history.push(epoch.clone());
         if best {
             self.state.best = Some(Best {
                 phase: place.phase,
@@ -350,7 +391,6 @@ impl<'a> Trainer<'a> {
             });
             self.save_weights("best", &snapshot, metrics)?;
         }
-        self.state.history.push(epoch.clone());
         self.emit(Event::Epoch(epoch))?;
 
         let mut kept = self.watch_thaw(phase, metrics);
@@ -416,13 +456,13 @@ impl<'a> Trainer<'a> {
         self.mark(phase)?;
         let batch = self.job.recipe.batch_size.min(self.job.train.len());
         let plan = self.session.plan(batch)?.clone();
-        let (marking, groups) = phase.step(self.state.controller.step());
+        let marking = phase.step(self.state.controller.step()).0;
         self.emit(Event::Thaw(Thaw {
             phase: self.state.at.phase,
             epoch: self.state.at.epoch,
             global_epoch: self.state.global_epoch,
             stages: stages(&self.job.graph, &plan, marking),
-            groups: groups.iter().map(|g| GroupRate { group: g.name.clone(), lr: g.lr }).collect(),
+            groups: self.group_rates(phase, self.state.lr_scale.unwrap_or(1.0)),
         }))?;
         let views = cache::views(self.job, &plan, self.options.feature_cache).map_or(0, |(views, _)| views);
         // A stop while the cache is made is noticed before the next step.
@@ -494,6 +534,7 @@ impl<'a> Trainer<'a> {
         let about = About {
             model: self.job.graph.name().to_owned(),
             classes: self.job.train.classes().to_vec(),
+            spec: self.job.spec.clone(),
             preprocess: self.job.preprocess.clone(),
             phase: self.state.history.last().map(|e| e.phase),
             epoch: Some(self.state.history.last().map_or(self.state.global_epoch, |e| e.global_epoch)),
@@ -667,6 +708,21 @@ fn check(job: &Job) -> Result<()> {
     job.recipe.augment.train.check().map_err(defrost_data::Error::from)?;
     Pipeline::check(&job.eval).map_err(defrost_data::Error::from)?;
     Ok(())
+}
+
+/// The curve as an event.
+fn lr_found(phase: usize, curve: &defrost_policy::Curve, sweep: &defrost_policy::Sweep) -> LrFind {
+    let suggest = |r: defrost_policy::Suggestion| {
+        let found = curve.suggest(sweep, r)?;
+        let (at_lr, at_loss) = (found.at.lr, found.at.loss);
+        Some(LrSuggestion { reading: r.name().to_owned(), lr: found.lr, at_lr, at_loss })
+    };
+    LrFind {
+        phase,
+        points: curve.points().iter().copied().filter(|p| p.loss.is_finite()).collect(),
+        suggestions: defrost_policy::Suggestion::ALL.into_iter().filter_map(suggest).collect(),
+        applied: sweep.apply.map(|r| r.name().to_owned()),
+    }
 }
 
 /// Whether a classification measures it.

@@ -116,6 +116,7 @@ pub(crate) fn job(recipe: Recipe) -> Job {
         val: Arc::new(data(21, 2)),
         pixels: PixelScale { scale: vec![1.0 / 128.0; 3], shift: vec![-1.0; 3], reversed: false },
         eval: Pipeline(Vec::new()),
+        spec: "{}".into(),
         preprocess: "{}".into(),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use defrost_augment::Pipeline;
-use defrost_policy::{Metric, PhaseSpec};
+use defrost_policy::{Metric, PhaseSpec, Suggestion, Sweep};
 use defrost_train::{Ending, Event, Folder, TrainError};
 
 use crate::tiny::{self, bare, bits, engine, fit, job, new_run, options, recipe, weights};
@@ -243,4 +243,58 @@ fn what_does_not_fit_is_refused_before_the_run() {
     job.train = Arc::new(tiny::grey(10));
     let error = defrost_train::fit(&engine(), &job, &mut run, options()).unwrap_err().to_string();
     assert!(error.contains("channels"), "{error}");
+}
+
+/// fastai 2892 and 2233, Lightning 6675.
+#[test]
+fn a_sweep_of_rates_leaves_no_trace_and_keeps_ratios() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut recipe = bare().phase(PhaseSpec::new("all", 2, "all").lr([1e-4, 1e-2]).optimizer(tiny::sgd(0.9)));
+    let without = {
+        let path = dir.path().join("without");
+        fit(&job(recipe.clone()), &path);
+        weights(&Folder::open(path).unwrap(), "last")
+    };
+    let mut sweep = Sweep::default();
+    (sweep.start, sweep.end, sweep.steps) = (1e-3, 1e7, 20);
+    recipe.phases[0].find_lr = Some(sweep.clone());
+    let path = dir.path().join("with");
+    fit(&job(recipe.clone()), &path);
+    let folder = Folder::open(path).unwrap();
+    assert_eq!(weights(&folder, "last"), without);
+    let events = folder.events().unwrap();
+    let found = events.iter().find_map(|e| if let Event::LrFind(f) = e { Some(f) } else { None }).unwrap();
+    assert!(found.points.len() > 6 && found.applied.is_none(), "{found:?}");
+    assert!(found.points.last().unwrap().loss > 2.0 * found.points[0].loss, "such rates diverge: {found:?}");
+
+    // Optimizer state too, and where the sweep comes to a phase that has some.
+    let job = job(recipe.clone());
+    let mut session = defrost_exec::Engine::open(&engine(), job.graph.clone(), &job.params).unwrap();
+    let state = job.graph.params().iter().filter(|p| p.kind.is_trainable()).flat_map(|p| {
+        let value = defrost_tensor::HostTensor::full(p.shape.clone(), 0.25);
+        [
+            (format!("{}.first", p.name), value),
+            (format!("{}.step", p.name), defrost_tensor::HostTensor::vector(vec![3.0])),
+        ]
+    });
+    session.set_optimizer(&state.collect::<Vec<_>>()).unwrap();
+    let (params, before) = (session.params().unwrap(), session.optimizer().unwrap());
+    defrost_train::lr_find(&mut *session, &job, &job.phases[0], &sweep, &options()).unwrap();
+    assert_eq!(bits(&session.params().unwrap()), bits(&params));
+    assert_eq!(session.optimizer().unwrap(), before);
+
+    sweep.apply = Some(Suggestion::Minimum);
+    recipe.phases[0].find_lr = Some(sweep);
+    let path = dir.path().join("applied");
+    let job = tiny::job(recipe);
+    fit(&job, &path);
+    let events = Folder::open(path).unwrap().events().unwrap();
+    let found = events.iter().find_map(|e| if let Event::LrFind(f) = e { Some(f) } else { None }).unwrap();
+    let phase =
+        events.iter().find_map(|e| if let Event::PhaseStart(p) = e { Some(p) } else { None }).unwrap();
+    let suggested = found.suggestions.iter().find(|s| s.reading == "minimum").unwrap().lr;
+    let scale = suggested / 1e-2;
+    for (now, then) in phase.groups.iter().zip(&job.phases[0].groups) {
+        assert!((now.lr / (then.lr * scale) - 1.0).abs() < 1e-9, "{now:?}");
+    }
 }
