@@ -30,6 +30,7 @@ mod controller;
 mod error;
 mod finder;
 mod keras;
+mod layout;
 mod lint;
 mod loss;
 mod lr;

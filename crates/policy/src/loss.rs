@@ -141,6 +141,9 @@ impl TryFrom<Value> for ClassWeights {
                 let rows = table.iter().map(|(k, v)| Ok((k.clone(), number(v)?)));
                 Ok(Self::Table(rows.collect::<Result<_, String>>()?))
             }
+            Value::String(word) => {
+                Err(format!("unknown variant `{word}`, expected one of `none`, `balanced`"))
+            }
             other => Err(format!(
                 "expected \"none\", \"balanced\" or a table of weights by class name, found {}",
                 form(&other)

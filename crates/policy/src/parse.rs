@@ -19,12 +19,6 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The whole recipe with every default written out. Reading it back gives the same recipe.
-    pub fn to_toml(&self) -> String {
-        // A recipe is a tree of numbers, strings, lists and tables with string keys: nothing in it can fail.
-        toml::to_string(self).unwrap_or_default()
-    }
-
     pub(crate) fn from_table(table: Table) -> Result<Self, RecipeError> {
         let recipe = Self::deserialize(table);
         recipe.map_err(|e| RecipeError::new("", kind(e.message())))
@@ -88,7 +82,10 @@ fn line(text: &str, at: usize) -> usize {
 fn explain(error: &toml::de::Error, text: &str) -> RecipeError {
     let span = error.span();
     if DeTable::parse(text).is_err() {
-        let message = error.message().to_owned();
+        let mut message = error.message().to_owned();
+        if let Some(what) = span.clone().and_then(|s| text.get(s)).filter(|_| message == "duplicate key") {
+            message += &format!(" `{what}`");
+        }
         let at = span.map(|s| line(text, s.start));
         return RecipeError::new("", RecipeErrorKind::Syntax { message }).at_line(at);
     }

@@ -123,6 +123,13 @@ fn unknown_keys_are_told_with_line_and_nearest() {
     );
     assert!(error(&format!("{SMALL}train = {{ last_stage = 2 }}\n")).contains("line 5"));
     assert!(error(&format!("{SMALL}norm = \"frosen\"\n")).contains("did you mean `frozen`?"));
+    assert!(
+        error(&format!("{SMALL}epochs = 2\n")).contains("line 5: this is not TOML: duplicate key `epochs`")
+    );
+    assert!(
+        error(&format!("loss = {{ class_weights = \"balance\" }}\n{SMALL}"))
+            .contains("did you mean `balanced`?")
+    );
     assert!(error("[[phase]\n").starts_with("line 1: this is not TOML"));
 }
 
@@ -151,6 +158,25 @@ fn types_and_ranges_are_told_with_line() {
     assert!(e.contains("give `at`, `every` or `plateau`"), "{e}");
     let e = error(&format!("loss = \"huber\"\nmonitor = \"accuracy\"\n{SMALL}"));
     assert!(e.starts_with("line 2, `monitor`") && e.contains("a regression has the metrics"), "{e}");
+}
+
+#[test]
+fn a_recipe_is_written_for_people() {
+    let text = Recipe::named("l5").unwrap().to_toml();
+    for part in [
+        "name = \"l5-thaw-on-plateau\"\n",
+        "\n[model]\narch = \"mobilenet_v2\"\nweights = \"embedded\"\n",
+        "head = { kind = \"linear\", hidden = [], batch_norm = false }\n",
+        "train = [\n    { random_resized_crop = { scale = [0.5, 1.0]",
+        "\n[[phase]]\nname = \"thawing\"\nepochs = 16\ntrain = { last_stages = 2 }\n",
+        "lr = 3e-4\n",
+        "optimizer = { kind = \"adam\", betas = [0.9, 0.999], eps = 1e-8, ",
+        "\n[phase.thaw]\nunit = \"stage\"\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    let names = Recipe::named("t3").unwrap().to_toml();
+    assert!(names.contains("lr = { default = 0.001, \"features.2\" = 1e-5, "), "{names}");
 }
 
 #[test]
