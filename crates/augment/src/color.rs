@@ -32,7 +32,7 @@ pub(crate) fn saturation(image: &mut Image, factor: f64) {
 
 /// Turns the hue by `turn` of a full circle (-0.5 to 0.5). A grey image stays as it is.
 pub(crate) fn hue(image: &mut Image, turn: f64) {
-    let turn = turn as f32;
+    let turn = turn.rem_euclid(1.0) as f32 * 6.0;
     for_rgb(image, |[r, g, b]| {
         let (red, green, blue) = (f32::from(*r), f32::from(*g), f32::from(*b));
         let most = red.max(green).max(blue);
@@ -48,10 +48,12 @@ pub(crate) fn hue(image: &mut Image, turn: f64) {
         } else {
             4.0 + (red - green) / chroma
         };
-        let sixth = (sixth + 6.0 * turn).rem_euclid(6.0);
+        // Both lie within -1..11: `rem_euclid` would call the library.
+        let around = |v: f32| if v >= 6.0 { v - 6.0 } else { v };
+        let sixth = around(if sixth < 0.0 { sixth + 6.0 } else { sixth } + turn);
         // The channel that is `n` sixths further: Smith's HSV to RGB without its six branches.
         let channel = |n: f32| {
-            let k = (n + sixth) % 6.0;
+            let k = around(n + sixth);
             (most - chroma * k.min(4.0 - k).clamp(0.0, 1.0) + 0.5) as u8
         };
         (*r, *g, *b) = (channel(5.0), channel(3.0), channel(1.0));

@@ -20,28 +20,34 @@
 //! assert_eq!((view.width(), view.height()), (224, 224));
 //! ```
 
+mod blur;
 mod check;
 mod color;
 mod error;
 mod flip;
 mod image;
 pub mod key;
+pub mod mix;
 mod op;
 mod pipeline;
 mod resize;
 mod sheet;
+mod view;
 mod warp;
 
 pub use error::Error;
 pub use image::{Image, Size};
 pub use key::{Key, Random};
+pub use mix::{Mix, MixPlan};
 pub use op::{
-    ColorJitter, Fill, Flip, Interpolation, Op, RandomInterpolation, RandomResizedCrop, Resize, ResizeMode,
-    Rotate,
+    Affine, Anchor, ColorJitter, ErasingValue, Fill, Flip, GaussianBlur, Grayscale, Interpolation, Op,
+    Perspective, RandAugment, RandomErasing, RandomInterpolation, RandomResizedCrop, Resize, ResizeMode,
+    Rotate, TrivialAugment,
 };
 pub use pipeline::Pipeline;
 pub use resize::{center_crop, crop, resize};
 pub use sheet::contact_sheet;
+pub use view::{TestTime, View};
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::Check;
+use crate::{Error, Image, Random, Size};
+
+mod auto;
+mod colour;
+mod crop;
+mod erase;
+mod geometry;
+
+pub use auto::{RandAugment, TrivialAugment};
+pub use colour::{ColorJitter, GaussianBlur, Grayscale};
+pub use crop::{Anchor, RandomInterpolation, RandomResizedCrop, Resize, ResizeMode};
+pub use erase::{ErasingValue, RandomErasing};
+pub use geometry::{Affine, Flip, Perspective, Rotate};
+
 /// How pixels between pixels are computed.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -14,20 +29,6 @@ pub enum Interpolation {
     Bilinear,
     /// Cubic in both directions with a = -0.5 (PIL, antialiased torch), averaging where the image gets smaller.
     Bicubic,
-}
-
-/// How a random resized crop computes pixels: one way, or another one for each sample.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum RandomInterpolation {
-    /// Always bilinear (torchvision's default).
-    #[default]
-    Bilinear,
-    /// Always bicubic.
-    Bicubic,
-    /// Bilinear or bicubic with equal chances (timm's default).
-    Random,
 }
 
 /// What lies outside of an image that was turned or moved.
@@ -73,8 +74,22 @@ pub enum Op {
     FlipVertical(Flip),
     /// Turn around the middle.
     Rotate(Rotate),
+    /// Turn, move, scale and shear in one step.
+    Affine(Affine),
+    /// The image as seen from an angle.
+    Perspective(Perspective),
     /// Brightness, contrast, saturation and hue in random order.
     ColorJitter(ColorJitter),
+    /// Some images without their colours.
+    Grayscale(Grayscale),
+    /// Some images out of focus.
+    GaussianBlur(GaussianBlur),
+    /// A few random operations at one strength.
+    RandAugment(RandAugment),
+    /// One random operation at a random strength.
+    TrivialAugment(TrivialAugment),
+    /// A random rectangle is painted over.
+    RandomErasing(RandomErasing),
 }
 
 impl Op {
@@ -86,7 +101,14 @@ impl Op {
             Self::FlipHorizontal(_) => "flip_horizontal",
             Self::FlipVertical(_) => "flip_vertical",
             Self::Rotate(_) => "rotate",
+            Self::Affine(_) => "affine",
+            Self::Perspective(_) => "perspective",
             Self::ColorJitter(_) => "color_jitter",
+            Self::Grayscale(_) => "grayscale",
+            Self::GaussianBlur(_) => "gaussian_blur",
+            Self::RandAugment(_) => "rand_augment",
+            Self::TrivialAugment(_) => "trivial_augment",
+            Self::RandomErasing(_) => "random_erasing",
         }
     }
 
@@ -99,131 +121,52 @@ impl Op {
     pub const fn is_random(&self) -> bool {
         !matches!(self, Self::Resize(_))
     }
-}
 
-/// A random part of the image, stretched to the size of the run (torchvision's `RandomResizedCrop`).
-///
-/// Ten attempts draw an area (uniform) and an aspect ratio (uniform in the logarithm); if none fits into the
-/// image, the greatest centred part with an allowed ratio is taken.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RandomResizedCrop {
-    /// Least and greatest part of the area, in (0, 1].
-    pub scale: [f64; 2],
-    /// Least and greatest width / height.
-    pub ratio: [f64; 2],
-    /// How pixels are computed.
-    pub interpolation: RandomInterpolation,
-}
-
-impl Default for RandomResizedCrop {
-    /// Scale 0.08 to 1, ratio 3/4 to 4/3, bilinear.
-    fn default() -> Self {
-        Self {
-            scale: [0.08, 1.0],
-            ratio: [3.0 / 4.0, 4.0 / 3.0],
-            interpolation: RandomInterpolation::default(),
+    pub(crate) fn check(&self, check: &Check) -> Result<(), Error> {
+        match self {
+            Self::RandomResizedCrop(o) => o.check(check),
+            Self::Resize(o) => o.check(check),
+            Self::FlipHorizontal(o) | Self::FlipVertical(o) => check.chance(o.p),
+            Self::Rotate(o) => o.check(check),
+            Self::Affine(o) => o.check(check),
+            Self::Perspective(o) => o.check(check),
+            Self::ColorJitter(o) => o.check(check),
+            Self::Grayscale(o) => check.chance(o.p),
+            Self::GaussianBlur(o) => o.check(check),
+            Self::RandAugment(o) => o.check(check),
+            Self::TrivialAugment(o) => o.check(check),
+            Self::RandomErasing(o) => o.check(check),
         }
     }
-}
 
-/// How an image of another shape becomes square (timm's `crop_mode`).
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ResizeMode {
-    /// The shorter side becomes `size / crop`, then the middle is cut out.
-    #[default]
-    Center,
-    /// Both sides are stretched to `size / crop`, then the middle is cut out: with `crop = 1` nothing of the
-    /// image is lost, its shape is.
-    Squash,
-    /// The longer side becomes `size`, the rest is filled: nothing is lost or bent.
-    Border,
-}
-
-/// The transform for evaluation. What it must be belongs to the weights.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Resize {
-    /// Which part of the resized side remains (timm's `crop_pct`), in (0, 1]; 0.875 is 224 of 256.
-    pub crop: f64,
-    /// What happens to images that are not square.
-    pub mode: ResizeMode,
-    /// How pixels are computed.
-    pub interpolation: Interpolation,
-    /// What is around the image in mode `border`.
-    pub fill: Fill,
-}
-
-impl Default for Resize {
-    /// Crop 0.875, centre, bilinear; a black border where there is one.
-    fn default() -> Self {
-        Self {
-            crop: 0.875,
-            mode: ResizeMode::default(),
-            interpolation: Interpolation::default(),
-            fill: Fill::Constant(vec![0]),
+    /// The result for `image`, with the numbers of `random`. `size` matters to operations that set it.
+    pub(crate) fn apply(&self, image: &Image, size: Size, random: &mut Random) -> Result<Image, Error> {
+        match self {
+            Self::RandomResizedCrop(o) => o.apply(image, size, random),
+            Self::Resize(o) => o.apply(image, size),
+            _ => {
+                let mut image = image.clone();
+                self.change(&mut image, random);
+                Ok(image)
+            }
         }
     }
-}
 
-/// A mirror image for some samples.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Flip {
-    /// Which part of the samples.
-    pub p: f64,
-}
-
-impl Default for Flip {
-    /// Every second sample.
-    fn default() -> Self {
-        Self { p: 0.5 }
-    }
-}
-
-/// A turn around the middle of the image.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rotate {
-    /// Greatest angle in degrees to either side.
-    pub degrees: f64,
-    /// Which part of the samples is turned.
-    pub p: f64,
-    /// How pixels are computed (bicubic counts as bilinear).
-    pub interpolation: Interpolation,
-    /// What appears in the corners.
-    pub fill: Fill,
-}
-
-impl Default for Rotate {
-    /// 10 degrees for 75 % of the samples, bilinear, reflected (fastai's `aug_transforms`; torchvision has no
-    /// default angle, turns all, nearest, on black).
-    fn default() -> Self {
-        Self { degrees: 10.0, p: 0.75, interpolation: Interpolation::default(), fill: Fill::default() }
-    }
-}
-
-/// Changes of colour, in an order that is random too (torchvision's `ColorJitter`).
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ColorJitter {
-    /// Factor between `1 - brightness` (not below 0) and `1 + brightness`.
-    pub brightness: f64,
-    /// Factor between `1 - contrast` and `1 + contrast`.
-    pub contrast: f64,
-    /// Factor between `1 - saturation` and `1 + saturation`.
-    pub saturation: f64,
-    /// Turn of at most this part of the colour circle to either side, up to 0.5.
-    pub hue: f64,
-    /// Which part of the samples.
-    pub p: f64,
-}
-
-impl Default for ColorJitter {
-    /// 0.4 for brightness, contrast and saturation, no hue, every sample (timm).
-    fn default() -> Self {
-        Self { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.0, p: 1.0 }
+    /// The operations that keep the size; nothing for the others.
+    pub(crate) fn change(&self, image: &mut Image, random: &mut Random) {
+        match self {
+            Self::RandomResizedCrop(_) | Self::Resize(_) => {}
+            Self::FlipHorizontal(o) => o.horizontal(image, random),
+            Self::FlipVertical(o) => o.vertical(image, random),
+            Self::Rotate(o) => o.apply(image, random),
+            Self::Affine(o) => o.apply(image, random),
+            Self::Perspective(o) => o.apply(image, random),
+            Self::ColorJitter(o) => o.apply(image, random),
+            Self::Grayscale(o) => o.apply(image, random),
+            Self::GaussianBlur(o) => o.apply(image, random),
+            Self::RandAugment(o) => o.apply(image, random),
+            Self::TrivialAugment(o) => o.apply(image, random),
+            Self::RandomErasing(o) => o.apply(image, random),
+        }
     }
 }

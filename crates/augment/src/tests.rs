@@ -21,7 +21,14 @@ fn every_op() -> Pipeline {
         Op::FlipHorizontal(Flip::default()),
         Op::FlipVertical(Flip::default()),
         Op::Rotate(Rotate::default()),
+        Op::Affine(Affine::default()),
+        Op::Perspective(Perspective::default()),
         Op::ColorJitter(ColorJitter { hue: 0.1, ..ColorJitter::default() }),
+        Op::Grayscale(Grayscale::default()),
+        Op::GaussianBlur(GaussianBlur::default()),
+        Op::RandAugment(RandAugment::default()),
+        Op::TrivialAugment(TrivialAugment::default()),
+        Op::RandomErasing(RandomErasing::default()),
     ])
 }
 
@@ -175,6 +182,15 @@ fn what_is_out_of_range_is_named() {
         Op::Rotate(Rotate { fill: Fill::Constant(vec![]), ..Default::default() }),
         Op::ColorJitter(ColorJitter { hue: 0.6, ..Default::default() }),
         Op::ColorJitter(ColorJitter { contrast: -1.0, ..Default::default() }),
+        Op::Affine(Affine { scale: [0.0, 1.0], ..Default::default() }),
+        Op::Affine(Affine { shear: [90.0, 0.0], ..Default::default() }),
+        Op::Affine(Affine { translate: [0.0, 1.1], ..Default::default() }),
+        Op::Perspective(Perspective { distortion: -0.1, ..Default::default() }),
+        Op::Grayscale(Grayscale { p: -0.1 }),
+        Op::GaussianBlur(GaussianBlur { sigma: [0.0, 1.0], ..Default::default() }),
+        Op::RandAugment(RandAugment { magnitude: 31, ..Default::default() }),
+        Op::TrivialAugment(TrivialAugment { bins: 1, ..Default::default() }),
+        Op::RandomErasing(RandomErasing { value: ErasingValue::Constant(vec![]), ..Default::default() }),
     ] {
         assert!(refused(op.clone()).contains("must be"), "{op:?}");
     }
@@ -210,6 +226,76 @@ fn recipes_hold_pipelines() {
         let error = toml::from_str::<Recipe>(bad).unwrap_err();
         assert!(error.to_string().contains(part) && error.span().is_some(), "{error}");
     }
+}
+
+#[test]
+fn every_operation_alone_changes_some_images_and_keeps_their_shape() {
+    let image = photo(40, 30, 3);
+    for op in every_op().0 {
+        let alone = Pipeline(vec![op.clone()]);
+        let size = Size { width: 40, height: 30 };
+        let views: Vec<Image> =
+            (0..40).map(|s| alone.apply(&image, size, Key::new(2, 0, s)).unwrap()).collect();
+        assert!(views.iter().any(|v| *v != image), "{}", op.name());
+        assert!(views.iter().all(|v| v.size() == size), "{}", op.name());
+        // Grey images and images of one pixel survive it too.
+        for tiny in [photo(1, 1, 1), photo(3, 1, 4), photo(1, 5, 2)] {
+            for sample in 0..40 {
+                let view = alone.apply(&tiny, tiny.size(), Key::new(2, 0, sample)).unwrap();
+                assert_eq!((view.size(), view.channels()), (tiny.size(), tiny.channels()));
+            }
+        }
+    }
+}
+
+#[test]
+fn erased_rectangles_have_the_areas_and_colours_asked_for() {
+    let image = Image::filled(50, 40, &[255, 0, 255]).unwrap();
+    let erase = |erasing: RandomErasing, sample| {
+        let pipeline = Pipeline(vec![Op::RandomErasing(erasing)]);
+        pipeline.apply(&image, Size { width: 50, height: 40 }, Key::new(0, 0, sample)).unwrap()
+    };
+    for sample in 0..30 {
+        let view = erase(RandomErasing { p: 1.0, ..Default::default() }, sample);
+        let erased: Vec<&[u8]> = view.data().chunks(3).filter(|p| *p != [255, 0, 255]).collect();
+        let part = erased.len() as f64 / 2000.0;
+        assert!((0.01..0.36).contains(&part), "{part}");
+        assert!(erased.iter().all(|p| *p == [124, 116, 104]));
+        let noise = erase(RandomErasing { p: 1.0, value: ErasingValue::Noise, ..Default::default() }, sample);
+        let changed: Vec<_> =
+            noise.data().chunks(3).zip(view.data().chunks(3)).filter(|(n, v)| n != v).collect();
+        assert!(changed.iter().all(|(_, v)| *v == [124, 116, 104]), "the same rectangle");
+        assert!(changed.iter().any(|(n, _)| *n != changed[0].0));
+    }
+    let some = (0..200).filter(|s| erase(RandomErasing::default(), *s) != image).count();
+    assert!((75..125).contains(&some), "{some}");
+}
+
+#[test]
+fn affine_maps_stay_within_their_parameters() {
+    // One bright pixel in the middle of a dark image of odd size stays there under turns and scales, and moves
+    // by at most the part asked for.
+    let mut image = Image::filled(41, 31, &[0]).unwrap();
+    image.data_mut()[15 * 41 + 20] = 255;
+    let black = || Fill::Constant(vec![0]);
+    let place = |affine: Affine, sample| {
+        let pipeline = Pipeline(vec![Op::Affine(affine)]);
+        let view = pipeline.apply(&image, Size { width: 41, height: 31 }, Key::new(0, 0, sample)).unwrap();
+        let at = view.data().iter().enumerate().max_by_key(|(_, v)| **v).unwrap().0;
+        (at % 41, at / 41)
+    };
+    let mut places = Vec::new();
+    for sample in 0..60 {
+        let turn = Affine { degrees: 90.0, scale: [0.9, 1.5], p: 1.0, fill: black(), ..Affine::default() };
+        assert_eq!(place(turn.clone(), sample), (20, 15));
+        let still = Affine { degrees: 0.0, scale: [1.0; 2], translate: [0.2, 0.1], ..turn };
+        places.push(place(still, sample));
+    }
+    let span = |values: Vec<usize>| (*values.iter().min().unwrap(), *values.iter().max().unwrap());
+    let (left, right) = span(places.iter().map(|p| p.0).collect());
+    let (top, bottom) = span(places.iter().map(|p| p.1).collect());
+    assert!((12..=14).contains(&left) && (26..=28).contains(&right), "{left} {right}");
+    assert!((12..=13).contains(&top) && (17..=18).contains(&bottom), "{top} {bottom}");
 }
 
 #[test]
