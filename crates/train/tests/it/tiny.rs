@@ -21,16 +21,18 @@ fn conv_bn_relu(b: &mut GraphBuilder, name: &str, desc: ConvDesc, x: NodeId) -> 
     let weight =
         b.param(format!("{name}.conv.weight"), desc.weight_shape(), ParamKind::ConvWeight, init).unwrap();
     let x = b.node(format!("{name}.conv"), op::Conv2d { desc, weight, bias: None }, &[x]).unwrap();
-    let c = desc.out_channels;
-    let mut p =
-        |part: &str, kind, v| b.param(format!("{name}.bn.{part}"), [c], kind, Init::Constant(v)).unwrap();
+    let x = norm(b, &format!("{name}.bn"), desc.out_channels, x);
+    b.node(format!("{name}.relu"), op::Activate(Activation::Relu), &[x]).unwrap()
+}
+
+fn norm(b: &mut GraphBuilder, name: &str, c: usize, x: NodeId) -> NodeId {
+    let mut p = |part: &str, kind, v| b.param(format!("{name}.{part}"), [c], kind, Init::Constant(v)).unwrap();
     let weight = p("weight", ParamKind::NormWeight, 1.0);
     let bias = p("bias", ParamKind::NormBias, 0.0);
     let running_mean = p("running_mean", ParamKind::RunningMean, 0.0);
     let running_var = p("running_var", ParamKind::RunningVar, 1.0);
     let norm = op::BatchNorm { desc: NormDesc::torch(c), weight, bias, running_mean, running_var };
-    let x = b.node(format!("{name}.bn"), norm, &[x]).unwrap();
-    b.node(format!("{name}.relu"), op::Activate(Activation::Relu), &[x]).unwrap()
+    b.node(name, norm, &[x]).unwrap()
 }
 
 /// Two convolutions, dropout, a dense layer: stages `stem`, `body`, `head`.
@@ -48,6 +50,20 @@ pub(crate) fn graph() -> Graph {
         b.param("fc.weight", [3, 6], ParamKind::LinearWeight, Init::FanInUniform { fan_in: 6 }).unwrap();
     let bias = b.param("fc.bias", [3], ParamKind::Bias, Init::Constant(0.0)).unwrap();
     b.node("fc", op::Linear { in_features: 6, out_features: 3, weight, bias: Some(bias) }, &[x]).unwrap();
+    b.finish()
+}
+
+/// The same with a normalisation of vectors in the head: it sees one value a channel and image.
+pub(crate) fn graph_with_vector_norm() -> Graph {
+    let mut b = GraphBuilder::new("tiny", Shape4::new(1, 3, 8, 8));
+    b.stage("stem", false);
+    let x = conv_bn_relu(&mut b, "stem", ConvDesc::new(3, 6, 3, 2, 1), Graph::INPUT);
+    let x = b.node("pool", op::AvgPool(PoolDesc::GLOBAL), &[x]).unwrap();
+    let x = b.node("flatten", op::Flatten, &[x]).unwrap();
+    b.stage("head", true);
+    let x = norm(&mut b, "head.bn", 6, x);
+    let weight = b.param("fc.weight", [3, 6], ParamKind::LinearWeight, Init::FanInUniform { fan_in: 6 }).unwrap();
+    b.node("fc", op::Linear { in_features: 6, out_features: 3, weight, bias: None }, &[x]).unwrap();
     b.finish()
 }
 
@@ -106,7 +122,11 @@ pub(crate) fn patience(patience: usize) -> EarlyStopping {
 }
 
 pub(crate) fn job(recipe: Recipe) -> Job {
-    let graph = Arc::new(graph());
+    job_for(recipe, graph())
+}
+
+pub(crate) fn job_for(recipe: Recipe, graph: Graph) -> Job {
+    let graph = Arc::new(graph);
     Job {
         params: ParamStore::init(&graph, 1),
         phases: recipe.resolve(&graph).unwrap(),

@@ -216,19 +216,24 @@ fn named_checkpoints_are_where_later_phases_start() {
 
 #[test]
 fn a_last_batch_of_one_is_left_out_where_it_has_no_statistics() {
-    // 33 images in batches of 8, and a normalisation that sees one value a channel: refused for one image alone.
-    let dir = tempfile::tempdir().unwrap();
-    let mut warnings = Vec::new();
-    let mut job = job(recipe());
-    job.train = Arc::new(tiny::data(33, 1));
-    let mut options = options();
-    options.on_event = Box::new(|e| {
-        if let Event::Warning { message } = e {
-            warnings.push(message.clone());
-        }
-    });
-    defrost_train::fit(&engine(), &job, &mut new_run(dir.path()), options).unwrap();
-    assert!(warnings.is_empty(), "64 values a channel are enough: {warnings:?}");
+    let warned = |graph| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut warnings = Vec::new();
+        let mut job = tiny::job_for(recipe(), graph);
+        job.train = Arc::new(tiny::data(33, 1));
+        let mut options = options();
+        options.on_event = Box::new(|e| {
+            if let Event::Warning { message } = e {
+                warnings.push(message.clone());
+            }
+        });
+        let outcome = defrost_train::fit(&engine(), &job, &mut new_run(dir.path()), options).unwrap();
+        (warnings.join(" "), outcome.history.len())
+    };
+    let (warnings, epochs) = warned(tiny::graph_with_vector_norm());
+    assert!(warnings.contains("the last batch of each epoch, of 1, is left out") && epochs == 4, "{warnings}");
+    // 64 values a channel are enough of one image.
+    assert_eq!(warned(tiny::graph()), (String::new(), 4));
 }
 
 #[test]
