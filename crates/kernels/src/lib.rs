@@ -28,6 +28,7 @@ pub mod loss;
 pub mod matmul;
 pub mod norm;
 pub mod optim;
+mod pack;
 pub mod pool;
 pub mod reduce;
 mod scratch;

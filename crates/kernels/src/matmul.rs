@@ -3,11 +3,10 @@
 use defrost_tensor::Activation;
 
 use crate::conv::bounds;
+use crate::pack::{Panels, Right, pack_panel};
 use crate::scratch::{carve, floats_for};
-use crate::threads::Parts;
-use crate::tile::{
-    Finish, OuterBlock, Panels, PtrMut, ROW_ALIGN, Right, RowBlock, Run, outer_block, pack_panel, row_block,
-};
+use crate::threads::{Parts, PtrMut};
+use crate::tile::{Finish, OuterBlock, ROW_ALIGN, RowBlock, Run, outer_block, row_block};
 use crate::{Threads, layout};
 
 /// Terms of the sum that are worked off before the next ones: a packed panel of them stays in the second-level cache.

@@ -137,6 +137,21 @@ impl<'a, T> Parts<'a, T> {
     }
 }
 
+/// A pointer that tasks may share; what they do with it is theirs to keep disjoint.
+#[derive(Clone, Copy)]
+pub(crate) struct PtrMut(pub(crate) *mut f32);
+
+// SAFETY: a mere address; each use states why it is disjoint.
+unsafe impl Send for PtrMut {}
+// SAFETY: as above.
+unsafe impl Sync for PtrMut {}
+
+impl PtrMut {
+    pub(crate) fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

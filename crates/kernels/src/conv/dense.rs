@@ -3,10 +3,11 @@
 use super::gather::{Gather, Phase};
 use super::{Epilogue, bounds};
 use crate::Threads;
+use crate::pack::{Panels, Right, pack, packed_len};
 use crate::scratch::{carve, floats_for};
 use crate::simd::streams;
-use crate::threads::Parts;
-use crate::tile::{Finish, Panels, PtrMut, ROW_ALIGN, Right, RowBlock, pack, packed_len, row_block};
+use crate::threads::{Parts, PtrMut};
+use crate::tile::{Finish, ROW_ALIGN, RowBlock, row_block};
 
 /// Target rows of a task, at most: their sources stay in the second-level cache while the weights' panels pass by.
 const BLOCK_ROWS: usize = 240;

@@ -6,7 +6,8 @@ use super::{ConvShape, Epilogue, bounds};
 use crate::Threads;
 use crate::reduce::add_shards;
 use crate::simd::{Vector, dispatch, fence, load, prefetch, store, streams};
-use crate::tile::{Finish, PtrMut};
+use crate::threads::PtrMut;
+use crate::tile::Finish;
 
 /// Target floats of a task, about.
 const TASK: usize = 1 << 14;

@@ -9,8 +9,10 @@ use defrost_tensor::{ConvKind, Shape4};
 
 use super::ConvShape;
 use super::narrow::Narrow;
+use crate::pack::Panels;
 use crate::reduce::add_shards;
-use crate::tile::{OuterBlock, Panels, PtrMut, Run, outer_block};
+use crate::threads::PtrMut;
+use crate::tile::{OuterBlock, Run, outer_block};
 use crate::{Isa, Threads};
 
 /// Weights with at most this many elements are summed in shards.
