@@ -1,1 +1,46 @@
-//! (being written)
+//! defrost: fine-tuning of pre-trained image classifiers.
+//!
+//! This is the facade: [`FineTune`] leads from a folder of pictures and a recipe to a run, [`Trained`] puts the result to
+//! use, and every crate below is re-exported for those who need a single part.
+//!
+//! The decision that shapes this crate: **it composes and does nothing else.** Only here do weights, networks, recipes,
+//! pictures and backends meet; each of them can be used without the others.
+//!
+//! # Backends
+//!
+//! | name | what it is | feature |
+//! |---|---|---|
+//! | `cpu`, `ndarray` | the CPU | always there |
+
+pub mod device;
+#[doc(hidden)]
+pub mod doc;
+mod error;
+mod fine_tune;
+mod memory;
+mod model;
+mod trained;
+
+pub use defrost_augment as augment;
+pub use defrost_data as data;
+pub use defrost_exec as exec;
+pub use defrost_graph as graph;
+pub use defrost_plan as plan;
+pub use defrost_policy as policy;
+pub use defrost_report as report;
+pub use defrost_tensor as tensor;
+pub use defrost_train as train;
+pub use defrost_weights as weights;
+pub use defrost_zoo as zoo;
+
+pub use device::Device;
+pub use error::Error;
+pub use fine_tune::{FineTune, Prepared, Start, data_of};
+pub use model::Model;
+pub use trained::{Answer, Guess, Trained};
+
+/// What the first example uses.
+pub mod prelude {
+    pub use crate::policy::Recipe;
+    pub use crate::{Device, Error, FineTune, Trained};
+}

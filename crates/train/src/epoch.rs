@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use defrost_data::{Batches, NO_LABEL};
+use defrost_data::{Batch, Batches, NO_LABEL};
 use defrost_exec::{Images, TrainBatch};
 use defrost_graph::ParamStore;
 use defrost_policy::{Metric, Metrics, Phase};
@@ -12,14 +12,14 @@ use crate::checkpoint::Snapshot;
 use crate::evaluate::{cached_outputs, outputs};
 use crate::state::by_name;
 use crate::step::{batches_a_step, dropout_keys, rates, rule};
-use crate::targets::{check_labels, divide};
+use crate::targets::{divide, mix};
 use crate::trainer::{Flow, Trainer};
 use crate::{Epoch, Event, Outputs, Place, Result, Step, Stopped, TrainError, Validating};
 
 /// Where an epoch's batches come from.
 enum Source {
-    /// Images.
-    Pixels(Batches),
+    /// Images, and the number of the next batch.
+    Pixels(Batches, usize),
     /// The cache: samples in their order, what is taken of them, and the view.
     Features { order: Vec<usize>, next: usize, batch: usize, view: usize },
 }
@@ -87,7 +87,9 @@ impl Trainer<'_> {
     /// The epoch's batches from the one with this number on.
     fn source(&self, first: usize) -> Source {
         let epoch = self.state.global_epoch as u64;
-        let Some(cache) = &self.cache else { return Source::Pixels(self.train.epoch_from(epoch, first)) };
+        let Some(cache) = &self.cache else {
+            return Source::Pixels(self.train.epoch_from(epoch, first), first);
+        };
         let batch = self.job.recipe.batch_size;
         let mut order = self.train.order(epoch);
         order.truncate(self.train.batches() * batch);
@@ -97,18 +99,15 @@ impl Trainer<'_> {
 
     /// The next batch, its rows of targets not yet divided, with what they are to be divided by.
     fn next(&self, source: &mut Source) -> Result<Option<(Part, f64)>> {
-        let (part, labels) = match source {
-            Source::Pixels(batches) => {
-                let Some(batch) = batches.next().transpose()? else { return Ok(None) };
-                check_labels(&batch, self.job.graph.classes())?;
-                let part = Part {
-                    n: batch.n,
-                    samples: batch.samples,
-                    pixels: batch.pixels,
-                    features: Vec::new(),
-                    rows: Vec::new(),
-                };
-                (part, batch.labels)
+        let mut rows = Vec::new();
+        Ok(Some(match source {
+            Source::Pixels(batches, number) => {
+                let Some(mut batch) = batches.next().transpose()? else { return Ok(None) };
+                let key = (self.job.recipe.seed, self.state.global_epoch, *number);
+                *number += 1;
+                let divisor = self.targets.batch(&mut batch, &mix(&self.job.recipe), key, &mut rows)?;
+                let Batch { n, samples, pixels, .. } = batch;
+                (Part { n, samples, pixels, features: Vec::new(), rows }, divisor)
             }
             Source::Features { order, next, batch, view } => {
                 if *next >= order.len() {
@@ -120,14 +119,12 @@ impl Trainer<'_> {
                 let label = |s: usize| self.job.train.samples()[s].label;
                 let usable = |s: &usize| features.has(*s) && label(*s) != NO_LABEL;
                 let samples: Vec<_> = samples.iter().copied().filter(usable).collect();
-                let labels = samples.iter().map(|&s| label(s)).collect();
+                let labels: Vec<_> = samples.iter().map(|&s| label(s)).collect();
+                let divisor = self.targets.labels(&labels, &mut rows);
                 let features = features.gather(&samples);
-                (Part { n: samples.len(), samples, pixels: Vec::new(), features, rows: Vec::new() }, labels)
+                (Part { n: samples.len(), samples, pixels: Vec::new(), features, rows }, divisor)
             }
-        };
-        let mut part = part;
-        let divisor = self.targets.labels(&labels, &mut part.rows);
-        Ok(Some((part, divisor)))
+        }))
     }
 
     /// One step of `each` batches.
@@ -300,7 +297,8 @@ impl Trainer<'_> {
     fn log_end(&mut self, error: &TrainError) {
         let resume = self.run.path().display().to_string();
         let stopped = Stopped { reason: error.to_string(), at: self.state.at, resume };
-        // The error itself is what matters: one while writing the line must not hide it.
+        // The error itself is what matters: one while writing must not hide it.
+        let _ = self.write_weights();
         let _ = self.emit(Event::Stopped(stopped));
     }
 

@@ -65,6 +65,8 @@ pub struct Options<'a> {
     pub feature_cache: usize,
     /// How often everything is saved within an epoch; `None`: at its end only.
     pub save_every: Option<Duration>,
+    /// An epoch that ends sooner than this after everything was last saved is not saved by itself.
+    pub save_pause: Duration,
     /// In what a resumed run may differ from the one that was interrupted.
     pub accept: Vec<Aspect>,
     /// The planner's optional passes.
@@ -72,7 +74,8 @@ pub struct Options<'a> {
 }
 
 impl Default for Options<'_> {
-    /// No stop, no callback, 512 MB of images, 1 GB of features, saving every five minutes.
+    /// No stop, no callback, 512 MB of images, 1 GB of features, saving every five minutes and not
+    /// more often than every two seconds.
     fn default() -> Self {
         Self {
             stop: None,
@@ -81,6 +84,7 @@ impl Default for Options<'_> {
             image_cache: 512 << 20,
             feature_cache: 1 << 30,
             save_every: Some(Duration::from_secs(300)),
+            save_pause: Duration::from_secs(2),
             accept: Vec::new(),
             plan: defrost_exec::Options::default(),
         }

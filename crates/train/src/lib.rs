@@ -32,6 +32,7 @@
 //! {"event":"done","best_epoch":11,"accuracy":0.69,"…":0}
 //! ```
 
+mod between;
 mod cache;
 mod checkpoint;
 mod clock;
@@ -43,6 +44,7 @@ mod job;
 mod lr_find;
 mod outputs;
 mod run;
+mod save;
 mod state;
 mod step;
 mod targets;

@@ -7,7 +7,7 @@ use defrost_exec::{Images, Session, TrainBatch};
 use defrost_policy::{Curve, Phase, Sweep};
 
 use crate::step::{batches_a_step, dropout_keys, rates, rule};
-use crate::targets::{Targets, check_labels, divide};
+use crate::targets::{Targets, divide, mix};
 use crate::{Job, Options, Result};
 
 /// The losses of `phase` of `job` at the rates of `sweep`: each step runs at the next rate, ratios between groups kept,
@@ -62,17 +62,18 @@ fn steps(
         ..LoaderOptions::train()
     };
     let loader = Loader::new(Arc::clone(&job.train), recipe.augment.train.clone(), loader)?;
-    let mut batches = (0..).flat_map(|epoch| loader.epoch(epoch).map(move |b| (epoch as usize, b)));
+    let mut batches = (0..).flat_map(|epoch| {
+        loader.epoch(epoch).enumerate().map(move |(number, batch)| (epoch as usize, number, batch))
+    });
+    let mix = mix(recipe);
     let rule = rule(&phase.optimizer, None)?;
 
     let mut curve = Curve::default();
     while let Some(lr) = curve.next_lr(sweep).filter(|_| !options.stopped()) {
         let (mut parts, mut divisor) = (Vec::with_capacity(each), 0.0);
-        for (epoch, batch) in batches.by_ref().take(each) {
-            let batch = batch?;
-            check_labels(&batch, job.graph.classes())?;
-            let mut rows = Vec::new();
-            divisor += targets.labels(&batch.labels, &mut rows);
+        for (epoch, number, batch) in batches.by_ref().take(each) {
+            let (mut batch, mut rows) = (batch?, Vec::new());
+            divisor += targets.batch(&mut batch, &mix, (recipe.seed, epoch, number), &mut rows)?;
             parts.push((epoch, batch, rows));
         }
         let mut loss = 0.0;

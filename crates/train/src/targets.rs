@@ -4,8 +4,10 @@
 //! labels and the division that makes a mean of it are all in the rows. The formulas are those of PyTorch's
 //! `cross_entropy` (reduction `mean`).
 
+use defrost_augment::Mix;
+use defrost_augment::mix::one_hot;
 use defrost_data::{Batch, Dataset, NO_LABEL};
-use defrost_policy::Loss;
+use defrost_policy::{Loss, Recipe};
 
 use crate::{Result, TrainError};
 
@@ -73,13 +75,34 @@ impl Targets {
         (soft.len() / self.classes) as f64
     }
 
+    /// Rows of a batch of images, mixed with one another where `mix` says so for batch `number` of an epoch: then the
+    /// pixels are changed and the labels are soft. Returns as [`Targets::labels`].
+    pub(crate) fn batch(
+        &self,
+        batch: &mut Batch,
+        mix: &Mix,
+        (seed, epoch, number): (u64, usize, usize),
+        rows: &mut Vec<f32>,
+    ) -> Result<f64> {
+        check_labels(batch, self.classes)?;
+        let shape = [batch.n, batch.h, batch.w];
+        let Some(plan) = mix.plan(seed, epoch as u64, number as u64, shape) else {
+            return Ok(self.labels(&batch.labels, rows));
+        };
+        let mixed = |e: defrost_augment::Error| TrainError::Data(e.into());
+        plan.mix_bytes(&mut batch.pixels, [batch.n, batch.h, batch.w, batch.channels]).map_err(mixed)?;
+        let mut soft = one_hot(&batch.labels, self.classes, 0.0);
+        plan.mix_targets(&mut soft, self.classes).map_err(mixed)?;
+        Ok(self.soft(&soft, rows))
+    }
+
     fn weight(&self, class: usize) -> f64 {
         self.weights.as_ref().map_or(1.0, |w| w.get(class).copied().unwrap_or(1.0))
     }
 }
 
 /// Labels that are no class of the data are refused before they become targets.
-pub(crate) fn check_labels(batch: &Batch, classes: usize) -> Result<()> {
+fn check_labels(batch: &Batch, classes: usize) -> Result<()> {
     let bad = batch.labels.iter().find(|&&l| l == NO_LABEL || l as usize >= classes);
     match bad {
         None => Ok(()),
@@ -93,6 +116,12 @@ pub(crate) fn check_labels(batch: &Batch, classes: usize) -> Result<()> {
             },
         }),
     }
+}
+
+/// How the recipe mixes batches.
+pub(crate) const fn mix(recipe: &Recipe) -> Mix {
+    let augment = &recipe.augment;
+    Mix { mixup: augment.mixup, cutmix: augment.cutmix, p: augment.mix_prob, switch: augment.switch_prob }
 }
 
 /// Divides rows, so that the sum over them is a mean.
@@ -145,6 +174,33 @@ mod tests {
             assert!((got - want).abs() < 1e-6, "smoothing {e}, weights {w:?}: {got} instead of {want}");
         }
         assert!((case(0.0, None) - (log_p[0][2] + log_p[1][0]) / -2.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn mixed_batches_have_the_targets_of_both_images() {
+        let targets = Targets { classes: 3, smoothing: 0.0, weights: None };
+        let mix = Mix { mixup: 1.0, ..Mix::default() };
+        let plain = Batch {
+            pixels: vec![0, 200],
+            n: 2,
+            h: 1,
+            w: 1,
+            channels: 1,
+            labels: vec![0, 2],
+            ..Batch::default()
+        };
+        let (mut batch, mut rows) = (plain.clone(), Vec::new());
+        assert_eq!(targets.batch(&mut batch, &mix, (1, 2, 3), &mut rows).unwrap(), 2.0);
+        // The brightness of the first pixel tells how much of the second image is in it.
+        let other = f64::from(batch.pixels[0]) / 200.0;
+        assert!(
+            other > 0.0 && (f64::from(rows[2]) - other).abs() < 0.01 && rows[1] == 0.0,
+            "{batch:?} {rows:?}"
+        );
+        assert!((rows[0] + rows[2] - 1.0).abs() < 1e-6);
+        let (mut same, mut again) = (plain, Vec::new());
+        targets.batch(&mut same, &mix, (1, 2, 3), &mut again).unwrap();
+        assert_eq!((same, again), (batch, rows), "keyed by seed, epoch and number of the batch");
     }
 
     #[test]

@@ -8,17 +8,19 @@ use defrost_data::{Loader, LoaderOptions, Sampling};
 use defrost_exec::{Engine, Plan, Session};
 use defrost_graph::{Graph, Loss, Marking, ParamStore};
 use defrost_plan::{PlanError, Purpose};
-use defrost_policy::{Controller, Decision, Metric, Metrics, Mode, Phase, Start as From};
+use defrost_policy::{Controller, Metric, Phase, Start as From};
 
+use crate::between::epoch_name;
 use crate::cache::{self, Cache, Features};
 use crate::checkpoint::Snapshot;
 use crate::clock::{Clock, costs};
-use crate::state::{Best, Fingerprint, State, by_name};
+use crate::save::Unsaved;
+use crate::state::{Fingerprint, State};
 use crate::step::{batches_a_step, rule};
-use crate::targets::Targets;
+use crate::targets::{Targets, mix};
 use crate::{
-    About, Caching, Decision as Decided, Done, Ending, Epoch, Event, GroupRate, Job, LrFind, LrSuggestion,
-    Options, Outcome, PhaseStart, Place, Result, Run, StageState, Start, Stopped, Thaw, TrainError,
+    About, Caching, Decision as Decided, Done, Ending, Event, GroupRate, Job, LrFind, LrSuggestion, Options,
+    Outcome, PhaseStart, Place, Result, Run, StageState, Start, Stopped, Thaw, TrainError,
 };
 
 /// Trains `job` from its start, writing everything into `run`.
@@ -90,6 +92,7 @@ pub(crate) struct Trainer<'a> {
     /// Whether the session infers from features; known after the first try.
     pub(crate) infers_from_features: bool,
     pub(crate) clock: Clock,
+    pub(crate) unsaved: Unsaved,
     pub(crate) saved: Instant,
 }
 
@@ -124,6 +127,7 @@ impl<'a> Trainer<'a> {
             cache: None,
             infers_from_features: true,
             clock,
+            unsaved: Unsaved::default(),
             saved: Instant::now(),
         };
         trainer.refuse_lonely_images(shuffled)?;
@@ -373,86 +377,8 @@ impl<'a> Trainer<'a> {
         Ok(Flow::Go)
     }
 
-    /// What follows from an epoch that is done: records, decisions, files.
-    pub(crate) fn after_epoch(&mut self, phase: &Phase, epoch: Epoch, metrics: &Metrics) -> Result<()> {
-        let snapshot = self.snapshot()?;
-        self.refuse_broken(phase, &snapshot)?;
-        let place = self.state.at;
-        let best = self.is_best(metrics);
-        let epoch = Epoch { best, ..epoch };
-        self.state.history.push(epoch.clone());
-        if best {
-            self.state.best = Some(Best {
-                phase: place.phase,
-                global_epoch: self.state.global_epoch,
-                value: self.monitored(metrics).unwrap_or(0.0),
-                loss: epoch.val_loss,
-                accuracy: epoch.val_accuracy,
-            });
-            self.save_weights("best", &snapshot, metrics)?;
-        }
-        self.emit(Event::Epoch(epoch))?;
-
-        let mut kept = self.watch_thaw(phase, metrics);
-        let decisions = self.state.controller.after_epoch(phase, place.epoch, metrics);
-        let stopper = phase.early_stopping.as_ref().filter(|r| r.restore_best);
-        kept.extend(stopper.and(self.state.controller.best()).map(|(epoch, _)| epoch));
-        if kept.contains(&place.epoch) {
-            self.run.write_restore(place.phase, place.epoch, &snapshot)?;
-        }
-        if self.keeps_epochs() {
-            self.save_weights(&epoch_name(self.state.global_epoch), &snapshot, metrics)?;
-        }
-
-        let mut over = place.epoch + 1 >= phase.epochs;
-        let mut thawed = false;
-        for decision in decisions {
-            let reason = decision.reason().to_owned();
-            match decision {
-                Decision::Restore { epoch, .. } => {
-                    self.decide(format!("back to the weights of epoch {}", epoch + 1), reason)?;
-                    let snapshot = self.run.read_restore(&self.job.graph, place.phase, epoch)?;
-                    self.session.set_params(&snapshot.params)?;
-                    self.session.set_optimizer(&snapshot.optimizer)?;
-                    self.ema = snapshot.ema;
-                }
-                Decision::Step { step, .. } => {
-                    let name =
-                        step.checked_sub(1).and_then(|i| phase.thaws.get(i)).map_or("the start", |s| &s.name);
-                    self.decide(format!("what trains is now that of step {step} ({name})"), reason)?;
-                    thawed = true;
-                }
-                Decision::Factor { factor, .. } => self.decide(format!("rates times {factor}"), reason)?,
-                Decision::Stop { .. } => {
-                    self.decide("end of the phase".into(), reason)?;
-                    over = true;
-                }
-                _ => return Err(unsupported("a decision of the recipe", "this version does not know it")),
-            }
-        }
-        self.state.global_epoch += 1;
-        self.state.sums = Default::default();
-        self.state.at = match over {
-            true => Place { phase: place.phase + 1, epoch: 0, step: 0 },
-            false => Place { epoch: place.epoch + 1, step: 0, ..place },
-        };
-        let snapshot = self.snapshot()?;
-        self.save_weights("last", &snapshot, metrics)?;
-        if over && let Some(name) = &phase.save {
-            self.save_weights(name, &snapshot, metrics)?;
-        }
-        self.write_resume(&snapshot)?;
-        // Only now, because the resume file of before may have wanted the others.
-        self.run.keep_restores(place.phase, if over { &[] } else { &kept });
-        self.prune_epochs()?;
-        if thawed && !over {
-            self.thaw(phase)?;
-        }
-        Ok(())
-    }
-
     /// Takes what trains now into the session and says so.
-    fn thaw(&mut self, phase: &Phase) -> Result<()> {
+    pub(crate) fn thaw(&mut self, phase: &Phase) -> Result<()> {
         self.mark(phase)?;
         let batch = self.job.recipe.batch_size.min(self.job.train.len());
         let plan = self.session.plan(batch)?.clone();
@@ -467,98 +393,6 @@ impl<'a> Trainer<'a> {
         let views = cache::views(self.job, &plan, self.options.feature_cache).map_or(0, |(views, _)| views);
         // A stop while the cache is made is noticed before the next step.
         self.fill(&plan, views).map(|_| ())
-    }
-
-    /// Keeps the best value of what a rollback goes by, as [`Controller`] does; the epochs that may be gone back to.
-    fn watch_thaw(&mut self, phase: &Phase, metrics: &Metrics) -> Vec<usize> {
-        let Some(thaw) = phase.thaw.as_ref().filter(|t| t.restore_best || t.rollback.is_some()) else {
-            return Vec::new();
-        };
-        let (metric, mode) = match (&thaw.rollback, &thaw.plateau) {
-            (Some(r), _) => (r.metric, r.mode),
-            (None, Some(p)) => (p.metric, p.mode),
-            (None, None) => (Metric::Loss, Mode::Auto),
-        };
-        if let Some(value) = metrics.get(metric).filter(|v| v.is_finite())
-            && self.state.thaw_best.is_none_or(|(_, best)| better(mode, metric, value, best))
-        {
-            self.state.thaw_best = Some((self.state.at.epoch, value));
-        }
-        self.state.thaw_best.iter().map(|(epoch, _)| *epoch).collect()
-    }
-
-    /// The value that epochs are compared by; without a validation part the training loss.
-    fn monitored(&self, metrics: &Metrics) -> Option<f64> {
-        metrics.get(self.job.recipe.monitor)
-    }
-
-    fn is_best(&self, metrics: &Metrics) -> bool {
-        match (&self.state.best, self.monitored(metrics)) {
-            (Some(best), Some(value)) => better(Mode::Auto, self.job.recipe.monitor, value, best.value),
-            // What is not measured cannot be compared: the latest is the best.
-            _ => true,
-        }
-    }
-
-    /// Whether the weights of every epoch are written.
-    fn keeps_epochs(&self) -> bool {
-        self.job.recipe.checkpoints.every_epoch || self.before_best() > 0
-    }
-
-    /// How many epochs before the best one some phase starts from.
-    fn before_best(&self) -> usize {
-        let before = |p: &Phase| if let From::Best { before } = p.start { before } else { 0 };
-        self.job.phases.iter().map(before).max().unwrap_or(0)
-    }
-
-    /// Removes the weights of epochs that no phase can start from any more, unless all are to be kept.
-    fn prune_epochs(&self) -> Result<()> {
-        let (Some(best), false) = (&self.state.best, self.job.recipe.checkpoints.every_epoch) else {
-            return Ok(());
-        };
-        match best.global_epoch.checked_sub(self.before_best() + 1) {
-            Some(last) if self.before_best() > 0 => {
-                (0..=last).try_for_each(|e| self.run.remove(&epoch_name(e)))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
-        let (params, optimizer) = (self.session.params()?, self.session.optimizer()?);
-        Ok(Snapshot { params, optimizer, ema: self.ema.clone() })
-    }
-
-    /// Writes a weight file: the average of the weights where there is one, because it is what was measured.
-    fn save_weights(&self, name: &str, snapshot: &Snapshot, metrics: &Metrics) -> Result<()> {
-        let about = About {
-            model: self.job.graph.name().to_owned(),
-            classes: self.job.train.classes().to_vec(),
-            spec: self.job.spec.clone(),
-            preprocess: self.job.preprocess.clone(),
-            phase: self.state.history.last().map(|e| e.phase),
-            epoch: Some(self.state.history.last().map_or(self.state.global_epoch, |e| e.global_epoch)),
-            metrics: by_name(metrics),
-        };
-        let params = snapshot.ema.as_ref().unwrap_or(&snapshot.params);
-        self.run.save(name, &self.job.graph, params, &about)
-    }
-
-    /// Writes everything that the run goes on from.
-    pub(crate) fn save(&mut self) -> Result<()> {
-        let snapshot = self.snapshot()?;
-        if let Some(phase) = self.job.phases.get(self.state.at.phase) {
-            self.refuse_broken(phase, &snapshot)?;
-        }
-        self.write_resume(&snapshot)
-    }
-
-    fn write_resume(&mut self, snapshot: &Snapshot) -> Result<()> {
-        self.state.seconds = self.clock.seconds();
-        self.state.metrics_len = self.run.metrics_len()?;
-        self.run.write_resume(snapshot, &self.state)?;
-        self.saved = Instant::now();
-        Ok(())
     }
 
     fn stopped(mut self) -> Result<Outcome> {
@@ -624,24 +458,10 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn decide(&mut self, what: String, reason: String) -> Result<()> {
+    pub(crate) fn decide(&mut self, what: String, reason: String) -> Result<()> {
         let Place { phase, epoch, .. } = self.state.at;
         self.emit(Event::Decision(Decided { phase, epoch, what, reason }))
     }
-}
-
-/// The name of the checkpoint with the weights after an epoch, counted from 0 over all phases.
-fn epoch_name(global_epoch: usize) -> String {
-    format!("epoch-{:03}", global_epoch + 1)
-}
-
-fn better(mode: Mode, metric: Metric, new: f64, old: f64) -> bool {
-    let less = match mode {
-        Mode::Auto => metric.less_is_better(),
-        Mode::Min => true,
-        _ => false,
-    };
-    if less { new < old } else { new > old }
 }
 
 pub(crate) fn unsupported(what: &str, why: &str) -> TrainError {
@@ -689,9 +509,7 @@ fn check(job: &Job) -> Result<()> {
     if want != got {
         return misfit("channels of the images", want.to_string(), got.to_string());
     }
-    if job.recipe.augment.mixup > 0.0 || job.recipe.augment.cutmix > 0.0 {
-        return Err(unsupported("mixup or cutmix", "batches are not mixed yet"));
-    }
+    mix(&job.recipe).check().map_err(defrost_data::Error::from)?;
     if !measurable(job.recipe.monitor) {
         let what = format!("choosing the best epoch by `{}`", job.recipe.monitor);
         return Err(unsupported(

@@ -1,0 +1,246 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Fine-tunes pre-trained image classifiers.
+#[derive(Debug, Parser)]
+#[command(name = "defrost", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fine-tune a network on a folder of pictures
+    #[command(after_help = "Examples:
+  defrost train photos                           one sub-folder a class; or train/ and val/ with such folders
+  defrost train photos --recipe head             the head alone
+  defrost train photos --set phase.2.epochs=20   one value of the recipe changed
+  defrost train --resume runs/photos-1           go on with an interrupted run")]
+    Train(Train),
+    /// Show what a training would do, stage by stage, without training
+    #[command(after_help = "Examples:
+  defrost plan photos
+  defrost plan --classes 10 --model resnet50 --weights none --image-size 224")]
+    Plan(Plan),
+    /// Measure a run's best network on a folder of pictures
+    #[command(after_help = "Example:
+  defrost eval runs/photos-1 more-photos --json")]
+    Eval(Eval),
+    /// Name the classes of pictures
+    #[command(after_help = "Examples:
+  defrost predict runs/photos-1 cat.jpg dog.jpg
+  defrost predict --model resnet18 --weights resnet18.safetensors batch.npy --logits out.npy")]
+    Predict(Predict),
+    /// List the networks and the weights that are known for them
+    Models(Models),
+    /// List the recipes, or print one
+    #[command(after_help = "Examples:
+  defrost recipes
+  defrost recipes two-stage > mine.toml")]
+    Recipes(Recipes),
+    /// List the devices of this build
+    Devices,
+    /// Write a run's report again
+    Report(Report),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// What decides a run: a recipe and what is changed in it.
+#[derive(Args, Debug)]
+pub(crate) struct Recipe {
+    /// A recipe by name (see `defrost recipes`) or a TOML file
+    #[arg(long, short, default_value = "two-stage", value_name = "NAME|FILE")]
+    pub(crate) recipe: String,
+    /// The network: mobilenet_v2, resnet18, resnet50, vgg16
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// Where its weights come from: embedded, none, or a file
+    #[arg(long, short, value_name = "embedded|none|FILE")]
+    pub(crate) weights: Option<String>,
+    /// Height and width of the network's input
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) image_size: Option<usize>,
+    /// Images a step
+    #[arg(long, short, value_name = "N")]
+    pub(crate) batch: Option<usize>,
+    /// The seed of everything that is random
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Change one value of the recipe, as in `--set phase.2.lr=1e-3`; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// Where it runs.
+#[derive(Args, Debug)]
+pub(crate) struct Device {
+    /// The device, see `defrost devices`
+    #[arg(long, alias = "backend", default_value = "cpu", value_name = "NAME")]
+    pub(crate) device: String,
+    /// Compute threads; they change the time, never a bit of the result
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Train {
+    /// The folder of pictures: one sub-folder a class, or train/ and val/ with such folders
+    #[arg(required_unless_present = "resume")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) recipe: Recipe,
+    #[command(flatten)]
+    pub(crate) device: Device,
+    /// The run's folder; by default a new one below runs/
+    #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
+    pub(crate) run: Option<PathBuf>,
+    /// Go on with this interrupted run: the same bits as without the interruption
+    #[arg(long, value_name = "RUN")]
+    pub(crate) resume: Option<PathBuf>,
+    /// Resume although this differs: data, recipe or preprocessing
+    #[arg(long, value_name = "WHAT", requires = "resume")]
+    pub(crate) accept: Vec<String>,
+    /// A picture that cannot be read is an error
+    #[arg(long)]
+    pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// How much is said.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Output {
+    /// Say nothing but errors and where the run is
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+    /// Print events as JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Plan {
+    /// The folder of pictures; without one, say how many classes
+    #[arg(required_unless_present = "classes")]
+    pub(crate) data: Option<PathBuf>,
+    /// Classes, in place of a folder
+    #[arg(long, value_name = "N")]
+    pub(crate) classes: Option<usize>,
+    #[command(flatten)]
+    pub(crate) recipe: Recipe,
+    /// Also print every call of a step
+    #[arg(long)]
+    pub(crate) calls: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Eval {
+    /// The run
+    pub(crate) run: PathBuf,
+    /// The folder of pictures; its validation part where it has one, else all of it
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: Device,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Predict {
+    /// The run (left out with --weights), then pictures or .npy arrays of [n, c, h, w]
+    #[arg(required = true, value_name = "RUN|IMAGE")]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// The network of --weights, where the file does not say it
+    #[arg(long, short, requires = "weights")]
+    pub(crate) model: Option<String>,
+    /// A weight file in place of a run
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Height and width of the network's input with --weights
+    #[arg(long, value_name = "PIXELS", requires = "weights")]
+    pub(crate) image_size: Option<usize>,
+    /// How many classes to name
+    #[arg(long, short = 'k', default_value_t = 3, value_name = "K")]
+    pub(crate) top: usize,
+    /// Write raw outputs, [n, classes]
+    #[arg(long, value_name = "OUT.npy")]
+    pub(crate) logits: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: Device,
+    /// Print JSON, one line a picture
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Models {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Recipes {
+    /// Print this one
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Report {
+    /// The run
+    pub(crate) run: PathBuf,
+}
+
+impl Recipe {
+    /// The recipe with everything that was changed.
+    pub(crate) fn resolve(&self) -> anyhow::Result<defrost::policy::Recipe> {
+        use defrost::policy::Recipe;
+        let path = std::path::Path::new(&self.recipe);
+        let mut recipe = if path.extension().is_some_and(|e| e == "toml") || path.is_file() {
+            let text = std::fs::read_to_string(path).map_err(|e| {
+                crate::Usage::new(format!("the recipe {} cannot be read: {e}", path.display()))
+            })?;
+            Recipe::from_toml(&text).map_err(|e| crate::Usage::new(format!("{}: {e}", path.display())))?
+        } else {
+            Recipe::named(&self.recipe)?
+        };
+        let mut set =
+            |key: &str, value: Option<String>| value.map_or(Ok(()), |value| recipe.set(key, &value));
+        set("model.arch", self.model.clone())?;
+        set("model.weights", self.weights.clone())?;
+        set("data.image_size", self.image_size.map(|v| v.to_string()))?;
+        set("batch_size", self.batch.map(|v| v.to_string()))?;
+        set("seed", self.seed.map(|v| v.to_string()))?;
+        for pair in &self.set {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| crate::Usage::new(format!("--set {pair}: write it as KEY=VALUE")))?;
+            set(key, Some(value.to_owned()))?;
+        }
+        Ok(recipe)
+    }
+}
+
+impl Device {
+    /// The name that [`defrost::Device::from_name`] takes.
+    pub(crate) fn name(&self) -> String {
+        match self.threads {
+            Some(threads) if !self.device.contains(':') => format!("{}:{threads}", self.device),
+            _ => self.device.clone(),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! `defrost plan`: the table people print before a run.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::process::ExitCode;
+
+use defrost::graph::{Graph, Loss, Marking};
+use defrost::plan::{Memory, Plan, Purpose, StageRow};
+use defrost::policy::{Optimizer, Phase};
+use defrost::{FineTune, Model};
+
+use crate::args;
+use crate::format::{bytes, flops, thousands};
+
+/// Optimizer values for each value that trains.
+pub(crate) fn optimizer_state(optimizer: &Optimizer) -> usize {
+    match optimizer {
+        Optimizer::Sgd(sgd) => usize::from(sgd.momentum != 0.0),
+        _ => 2,
+    }
+}
+
+pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
+    let recipe = args.recipe.resolve()?;
+    let (model, phases, batch) = match &args.data {
+        Some(data) => {
+            let prepared = FineTune::on(data).recipe(recipe.clone()).prepare()?;
+            let batch = recipe.batch_size.min(prepared.splits.train.len());
+            (prepared.model, prepared.phases, batch)
+        }
+        None => {
+            recipe.check()?;
+            let model = Model::from_recipe(&recipe, args.classes.unwrap_or(2))?;
+            let phases = recipe.resolve(&model.graph)?;
+            (model, phases, recipe.batch_size)
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    let mut json = Vec::new();
+    for (i, phase) in phases.iter().enumerate() {
+        let graph = &model.graph;
+        let plan =
+            Plan::new(graph, &phase.marking, batch, Purpose::Train(Loss::default()), Default::default())?;
+        let rows = plan.stages(graph, &phase.marking);
+        let memory = plan.memory(graph, optimizer_state(&phase.optimizer));
+        if args.json {
+            json.push(as_json(phase, &plan, graph, &rows, memory));
+            continue;
+        }
+        writeln!(out, "phase {}  {}, {} epochs, batches of {batch}\n", i + 1, phase.name, phase.epochs)?;
+        writeln!(out, "{}", table(&rows, phase, graph, &phase.marking))?;
+        writeln!(out, "{}", below(&plan, graph, memory))?;
+        if args.calls {
+            writeln!(out, "{plan}")?;
+        }
+    }
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&json)?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The rates of a stage's groups, as `2.0e-5` or `2.0e-5 … 1.0e-3`; `-` where nothing trains.
+fn rates(stage: usize, phase: &Phase, graph: &Graph, marking: &Marking) -> String {
+    let trains = |g: &&defrost::policy::Group| {
+        g.params.iter().any(|&p| graph.stage_of(p) == stage && marking.params.trains(p))
+    };
+    let mut found: Vec<_> = phase.groups.iter().filter(trains).map(|g| g.lr).collect();
+    found.sort_by(f64::total_cmp);
+    found.dedup();
+    match found.as_slice() {
+        [] => "-".into(),
+        [one] => format!("{one:.1e}"),
+        [low, .., high] => format!("{low:.1e} … {high:.1e}"),
+    }
+}
+
+fn table(rows: &[StageRow], phase: &Phase, graph: &Graph, marking: &Marking) -> String {
+    let mut text = String::new();
+    let width = rows.iter().map(|r| r.stage.len()).max().unwrap_or(5).max(5);
+    let _ = writeln!(
+        text,
+        "  {:<width$}  {:>11}  {:<8}  {:<12}  {:>9}  {:>11}  {:>11}  {:>9}",
+        "stage", "parameters", "trains", "batch norm", "rate", "forward", "backward", "saved"
+    );
+    for (stage, row) in rows.iter().enumerate() {
+        let trains = match (row.trained, row.params) {
+            (0, _) if row.in_prefix => "frozen",
+            (0, _) => "no",
+            (a, b) if a == b => "yes",
+            _ => "partly",
+        };
+        let norm: Vec<_> = row.bn_modes.iter().map(ToString::to_string).collect();
+        let none_or = |n: u64, s: String| if n == 0 { "-".into() } else { s };
+        let _ = writeln!(
+            text,
+            "  {:<width$}  {:>11}  {:<8}  {:<12}  {:>9}  {:>11}  {:>11}  {:>9}",
+            row.stage,
+            thousands(row.params),
+            trains,
+            if norm.is_empty() { "-".into() } else { norm.join(", ") },
+            rates(stage, phase, graph, marking),
+            none_or(row.forward_flops, flops(row.forward_flops)),
+            none_or(row.backward_flops, flops(row.backward_flops)),
+            none_or(row.saved_bytes as u64, bytes(row.saved_bytes)),
+        );
+    }
+    text
+}
+
+fn below(plan: &Plan, graph: &Graph, memory: Memory) -> String {
+    let (forward, backward) = plan.flops();
+    let trained: usize = plan.trained.iter().map(|&id| graph.param(id).len()).sum();
+    let all: usize = graph.params().iter().filter(|p| p.kind.is_trainable()).map(|p| p.len()).sum();
+    let cut = match graph.node(plan.cut).name.as_str() {
+        "input" => "no prefix: every step runs the whole network".into(),
+        name => format!("frozen up to `{name}`, which is run forward only"),
+    };
+    format!(
+        "  trains      {} of {} parameters; {cut}\n  a step      {} forward, {} backward\n  memory      {} at its peak: weights {}, gradients {}, optimizer {}, activations {}\n",
+        thousands(trained),
+        thousands(all),
+        flops(forward),
+        flops(backward),
+        bytes(memory.total()),
+        bytes(memory.weights),
+        bytes(memory.gradients),
+        bytes(memory.optimizer),
+        bytes(memory.activations),
+    )
+}
+
+fn as_json(
+    phase: &Phase,
+    plan: &Plan,
+    graph: &Graph,
+    rows: &[StageRow],
+    memory: Memory,
+) -> serde_json::Value {
+    let (forward, backward) = plan.flops();
+    let stages: Vec<_> = rows
+        .iter()
+        .map(|r| {
+            serde_json::json!({
+                "stage": r.stage, "parameters": r.params, "trained": r.trained, "in_prefix": r.in_prefix,
+                "bn_modes": r.bn_modes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "forward_flops": r.forward_flops, "backward_flops": r.backward_flops, "saved_bytes": r.saved_bytes,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "phase": phase.name, "epochs": phase.epochs, "batch": plan.batch, "cut": graph.node(plan.cut).name,
+        "stages": stages, "forward_flops": forward, "backward_flops": backward,
+        "peak_bytes": memory.total(), "weight_bytes": memory.weights, "gradient_bytes": memory.gradients,
+        "optimizer_bytes": memory.optimizer, "activation_bytes": memory.activations, "passes": plan.log,
+    })
+}

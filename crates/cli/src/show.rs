@@ -1,0 +1,74 @@
+//! What is there: networks, recipes, devices, reports.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use defrost::zoo::{Arch, ModelSpec, Source, Weights, summary};
+
+use crate::Usage;
+use crate::format::thousands;
+
+pub(crate) fn models(json: bool) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    for arch in Arch::ALL {
+        let about = summary(&ModelSpec::new(arch, 1000).build()?);
+        let here = |w: &Weights| matches!(w.source, Source::Embedded);
+        if json {
+            let weights = Weights::of(arch).map(|w| {
+                serde_json::json!({ "name": w.name, "embedded": here(w), "top1": w.top1, "licence": w.licence })
+            });
+            let line = serde_json::json!({
+                "name": about.name, "parameters": about.parameters, "macs": about.macs,
+                "stages": about.stages.iter().map(|s| &s.name).collect::<Vec<_>>(), "weights": weights.collect::<Vec<_>>(),
+            });
+            writeln!(out, "{line}")?;
+            continue;
+        }
+        let (params, mmacs) = (thousands(about.parameters), about.macs as f64 / 1e6);
+        writeln!(out, "{:<14}{params:>12} parameters  {mmacs:>8.0} MMACs at 224", about.name)?;
+        for w in Weights::of(arch) {
+            let top1 = w.top1.map_or(String::new(), |t| format!("{t:.1} % top-1"));
+            let place = if here(w) { "embedded" } else { "give the file with --weights" };
+            writeln!(out, "    {:<22}{top1:<16}{:<14}{place}", w.name, w.licence)?;
+        }
+        let stages: Vec<_> = about.stages.iter().map(|s| s.name.as_str()).collect();
+        writeln!(out, "    stages: {}\n", stages.join(" "))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn recipes(name: Option<&str>) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    let all = defrost::policy::recipes();
+    match name {
+        None => {
+            let width = all.iter().map(|(name, ..)| name.len()).max().unwrap_or(0) + 2;
+            for (name, about, _) in all {
+                writeln!(out, "{name:<width$}{about}")?;
+            }
+        }
+        Some(name) => match all.iter().find(|(n, ..)| *n == name) {
+            Some((_, _, text)) => write!(out, "{text}")?,
+            None => {
+                defrost::policy::Recipe::named(name)?;
+                return Err(Usage::new(format!("no recipe `{name}`")).into());
+            }
+        },
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn devices() -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    for name in defrost::Device::names() {
+        writeln!(out, "{name:<8}{}", defrost::Device::from_name(name)?.device())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn report(run: &Path) -> anyhow::Result<ExitCode> {
+    let path = defrost::report::write(run)?;
+    writeln!(std::io::stdout(), "{}", path.display())?;
+    Ok(ExitCode::SUCCESS)
+}

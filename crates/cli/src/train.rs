@@ -1,0 +1,180 @@
+//! `defrost train`: says what will happen, trains, says what came of it.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use defrost::policy::Recipe;
+use defrost::train::{Aspect, Ending, Folder, Options, Outcome};
+use defrost::{FineTune, Prepared, Start};
+
+use crate::format::{bytes, percent, seconds, thousands};
+use crate::plan::optimizer_state;
+use crate::progress::{Bars, Json, Lines, Show};
+use crate::{Usage, args};
+
+pub(crate) fn run(args: &args::Train) -> anyhow::Result<ExitCode> {
+    let (fine_tune, start) = match &args.resume {
+        Some(run) => (resumed(args, run)?, Start::Resume),
+        None => (fresh(args)?, Start::Fresh),
+    };
+    let prepared = fine_tune.prepare()?;
+    let (quiet, json) = (args.output.quiet, args.output.json);
+    if !quiet && !json {
+        introduce(&prepared)?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    watch_signals(&stop)?;
+    let mut show: Box<dyn Show> = match (quiet, json) {
+        (true, _) => Box::new(crate::progress::Silent),
+        (_, true) => Box::new(Json),
+        _ if std::io::stdout().is_terminal() => Box::new(Bars::new()),
+        _ => Box::new(Lines::new()),
+    };
+    let mut options = Options::default();
+    options.stop = Some(&stop);
+    options.accept = args.accept.iter().map(|name| aspect(name)).collect::<Result<_, _>>()?;
+    options.on_event = Box::new(|event| show.event(event));
+    let outcome = prepared.train(start, options)?;
+    conclude(&prepared, &outcome, args)
+}
+
+/// A new run.
+fn fresh(args: &args::Train) -> anyhow::Result<FineTune> {
+    let data = args.data.clone().ok_or_else(|| Usage::new("give a folder of pictures"))?;
+    let mut recipe = args.recipe.resolve()?;
+    recipe.data.strict |= args.strict;
+    let folder = args.run.clone().unwrap_or_else(|| new_folder(&data, &recipe));
+    Ok(FineTune::on(data).recipe(recipe).device(args.device.name()).into_folder(folder))
+}
+
+/// An interrupted run, with its own recipe unless another is given.
+fn resumed(args: &args::Train, run: &Path) -> anyhow::Result<FineTune> {
+    let folder = Folder::open(run).map_err(defrost::Error::from)?;
+    let data = match (&args.data, defrost::data_of(run)) {
+        (Some(data), _) => data.clone(),
+        (None, Some(data)) => data,
+        (None, None) => {
+            return Err(Usage::new("the run does not say where its pictures are: give the folder").into());
+        }
+    };
+    let changed = args.recipe.recipe != "two-stage" || !args.recipe.set.is_empty();
+    let recipe = if changed {
+        args.recipe.resolve()?
+    } else {
+        Recipe::from_toml(&folder.recipe().map_err(defrost::Error::from)?)?
+    };
+    Ok(FineTune::on(data).recipe(recipe).device(args.device.name()).into_folder(run))
+}
+
+/// `runs/DATA-NETWORK-N` with the first N that is free.
+fn new_folder(data: &Path, recipe: &Recipe) -> PathBuf {
+    let name =
+        std::path::absolute(data).ok().and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
+    let stem = format!("runs/{}-{}", name.as_deref().unwrap_or("run"), recipe.model.arch);
+    let numbered = (1..).map(|i| PathBuf::from(format!("{stem}-{i}")));
+    numbered.into_iter().find(|p| !p.exists()).unwrap_or_else(|| stem.into())
+}
+
+fn aspect(name: &str) -> Result<Aspect, Usage> {
+    let all = [Aspect::Data, Aspect::Recipe, Aspect::Preprocessing];
+    let known = || all.iter().filter_map(|a| a.flag()).collect::<Vec<_>>().join(", ");
+    let found = all.into_iter().find(|a| a.flag() == Some(name));
+    found.ok_or_else(|| Usage::new(format!("--accept {name}: it takes one of {}", known())))
+}
+
+/// The first signal finishes the step and saves; the second ends the program at once.
+fn watch_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // In this order: the default action is armed by the first signal and taken by the second.
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(stop))?;
+        signal_hook::flag::register(signal, Arc::clone(stop))?;
+    }
+    // While a terminal shows bars, say at once that the signal was heard.
+    let heard = Arc::clone(stop);
+    std::thread::spawn(move || {
+        while !heard.load(Ordering::Relaxed) {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        eprintln!("\n  stopping    finishing this step and saving; press Ctrl-C again to stop at once");
+    });
+    Ok(())
+}
+
+fn introduce(prepared: &Prepared) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let recipe = &prepared.fine_tune.recipe;
+    writeln!(out, "  photos      {}", prepared.splits.summary())?;
+    let model = &prepared.model;
+    let [h, w] = model.spec.image_size;
+    let head = model
+        .report
+        .as_ref()
+        .map_or(String::new(), |_| format!(", new head for {} classes", model.graph.classes()));
+    writeln!(out, "  network     {} at {h}×{w}, {}{head}", model.spec.arch, model.source)?;
+    writeln!(out, "  device      {}", prepared.engine.device())?;
+    writeln!(out, "  recipe      {}: {}", recipe.name, recipe.about)?;
+    for (i, phase) in prepared.phases.iter().enumerate() {
+        let (plan, _) = prepared.plan(i)?;
+        let trained: usize = plan.trained.iter().map(|&id| model.graph.param(id).len()).sum();
+        let memory = plan.memory(&model.graph, optimizer_state(&phase.optimizer));
+        let rates = phase.groups.iter().map(|g| g.lr).filter(|lr| *lr > 0.0);
+        let (low, high) = rates.fold((f64::MAX, 0.0f64), |(a, b), lr| (a.min(lr), b.max(lr)));
+        let rate = if low < high { format!("{low:.0e} … {high:.0e}") } else { format!("{high:.0e}") };
+        let what = format!("{}, {} parameters", phase.name, thousands(trained));
+        let label = if i == 0 { "plan" } else { "" };
+        writeln!(
+            out,
+            "  {label:<12}phase {}: {what}, {} epochs at {rate}, {}",
+            i + 1,
+            phase.epochs,
+            bytes(memory.total())
+        )?;
+        for warning in &phase.warnings {
+            writeln!(out, "  warning     {warning}")?;
+        }
+    }
+    for warning in &prepared.splits.warnings {
+        writeln!(out, "  warning     {warning}")?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn conclude(prepared: &Prepared, outcome: &Outcome, args: &args::Train) -> anyhow::Result<ExitCode> {
+    let run = prepared.fine_tune.folder.display();
+    let mut out = std::io::stdout().lock();
+    match &outcome.ending {
+        Ending::Stopped(stopped) => {
+            if !args.output.json {
+                writeln!(out, "\n  stopped     {}", stopped.reason)?;
+                writeln!(out, "  continue    defrost train --resume {run}")?;
+            }
+            return Ok(ExitCode::from(130));
+        }
+        Ending::Done(done) if args.output.quiet || args.output.json => {
+            if args.output.quiet {
+                writeln!(out, "{run}")?;
+            }
+            let _ = done;
+        }
+        Ending::Done(done) => {
+            let accuracy = done.accuracy.map_or("no validation pictures".into(), percent);
+            let epoch = done.best_epoch.map_or(String::new(), |e| format!(" at epoch {}", e + 1));
+            writeln!(out, "\n  best        {accuracy}{epoch}, in {}", seconds(done.seconds))?;
+            let skipped = prepared.splits.skipped.len();
+            if skipped > 0 {
+                writeln!(out, "  skipped     {skipped} files, listed in {run}/skipped.txt")?;
+            }
+            writeln!(out, "  run         {run}")?;
+            writeln!(out, "  look        {run}/report.html")?;
+            writeln!(out, "  use         defrost predict {run} IMAGE...")?;
+            writeln!(out, "  measure     defrost eval {run} {}", prepared.fine_tune.data.display())?;
+        }
+        _ => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,135 @@
+//! What can go wrong between a recipe and a run.
+
+use std::path::PathBuf;
+
+/// Why it did not work: what was wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The recipe.
+    #[error(transparent)]
+    Recipe(#[from] defrost_policy::RecipeError),
+    /// The network or its weights.
+    #[error(transparent)]
+    Zoo(#[from] defrost_zoo::ZooError),
+    /// Names of Keras that do not fit.
+    #[error(transparent)]
+    Keras(#[from] defrost_zoo::keras::KerasError),
+    /// A weight file.
+    #[error(transparent)]
+    Weights(#[from] defrost_weights::Error),
+    /// The images.
+    #[error(transparent)]
+    Data(#[from] defrost_data::Error),
+    /// The run.
+    #[error(transparent)]
+    Train(#[from] defrost_train::TrainError),
+    /// The network on the device.
+    #[error(transparent)]
+    Exec(#[from] defrost_exec::ExecError),
+    /// The plan.
+    #[error(transparent)]
+    Plan(#[from] defrost_plan::PlanError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] crate::device::UnknownDevice),
+    /// The report.
+    #[error("the report could not be written: {0}")]
+    Report(#[from] defrost_report::Error),
+    /// An architecture whose weights are not in the program.
+    #[error(
+        "this program carries weights for mobilenet_v2 only: give {arch} a file with `--weights FILE`, or train it \
+         from scratch with `--weights none`"
+    )]
+    NotEmbedded {
+        /// The architecture.
+        arch: String,
+    },
+    /// Published weights that are not on this machine.
+    #[error(
+        "the weights {arch}/{name} are not on this machine: download the file and give it with `--weights FILE`"
+    )]
+    NotHere {
+        /// The architecture.
+        arch: String,
+        /// The registry's name.
+        name: String,
+    },
+    /// No weight file there.
+    #[error("there is no weight file {}", path.display())]
+    NoWeightFile {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A weight file that does not say which network it is for.
+    #[error("{} does not say which network it is for: add `--model NAME`", path.display())]
+    WhichModel {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A weight file without a classifier.
+    #[error("{} has no classifier, so it cannot predict: fine-tune it first", path.display())]
+    NoHead {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Metadata of a checkpoint that cannot be understood.
+    #[error("the checkpoint's `{key}` cannot be understood ({reason}): was it written by a newer version?")]
+    Metadata {
+        /// Which.
+        key: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A picture that cannot be read.
+    #[error("{}: {source}", path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: defrost_data::DecodeError,
+    },
+    /// An array that does not fit the network.
+    #[error("{}: the array has shape {got:?}, this network takes [n, {}, {}, {}]", path.display(), want[0], want[1], want[2])]
+    Array {
+        /// The file.
+        path: PathBuf,
+        /// Its shape.
+        got: Vec<usize>,
+        /// Channels, rows and columns that the network takes.
+        want: [usize; 3],
+    },
+    /// A recipe that asks for more memory than there is.
+    #[error(
+        "phase `{phase}` needs {need_mb} MB with batches of {batch}, and {have_mb} MB are free: {}",
+        fits.map_or("no batch fits: take a smaller image size or network".to_owned(), |n| format!("`--batch {n}` fits"))
+    )]
+    Memory {
+        /// The phase.
+        phase: String,
+        /// Images in a batch.
+        batch: usize,
+        /// Megabytes it needs.
+        need_mb: usize,
+        /// Megabytes that are free.
+        have_mb: usize,
+        /// The largest power of two that fits.
+        fits: Option<usize>,
+    },
+    /// A file of the run that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Whether the user's words are at fault (a recipe, a name) and not the machine.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Recipe(_) | Self::Device(_) | Self::WhichModel { .. })
+            || matches!(self, Self::Zoo(defrost_zoo::ZooError::Unknown { .. }))
+    }
+}

@@ -1,0 +1,91 @@
+//! When and in which order a run's files are written.
+//!
+//! Weights come first, `resume` last: whatever it says is done has its files, and a crash between the two costs work
+//! that is done again with the same bits. Epochs that take milliseconds are not each worth a file, so what is done may
+//! wait in memory for a moment; the end of a phase, a stop and an error do not wait.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use defrost_graph::ParamStore;
+
+use crate::between::epoch_name;
+use crate::checkpoint::Snapshot;
+use crate::trainer::Trainer;
+use crate::{About, Epoch, Result};
+
+/// What is done and not yet on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Unsaved {
+    /// Weight files by name.
+    weights: BTreeMap<String, (ParamStore, About)>,
+    /// States that the phase may go back to, by epoch.
+    pub(crate) restores: BTreeMap<usize, Snapshot>,
+}
+
+impl Trainer<'_> {
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        let (params, optimizer) = (self.session.params()?, self.session.optimizer()?);
+        Ok(Snapshot { params, optimizer, ema: self.ema.clone() })
+    }
+
+    /// Has a weight file written with the next save: the average of the weights where there is one, because it is what
+    /// was measured.
+    pub(crate) fn keep_weights(&mut self, name: &str, snapshot: &Snapshot, epoch: &Epoch) {
+        let mut metrics = epoch.metrics.clone();
+        let own = [
+            ("loss", epoch.val_loss),
+            ("accuracy", epoch.val_accuracy),
+            ("train_loss", Some(epoch.train_loss)),
+        ];
+        metrics.extend(own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        let about = About {
+            model: self.job.graph.name().to_owned(),
+            classes: self.job.train.classes().to_vec(),
+            spec: self.job.spec.clone(),
+            preprocess: self.job.preprocess.clone(),
+            phase: Some(epoch.phase),
+            epoch: Some(epoch.global_epoch),
+            metrics,
+        };
+        let params = snapshot.ema.as_ref().unwrap_or(&snapshot.params).clone();
+        self.unsaved.weights.insert(name.to_owned(), (params, about));
+    }
+
+    /// Saves everything as it is now.
+    pub(crate) fn save(&mut self) -> Result<()> {
+        let snapshot = self.snapshot()?;
+        if let Some(phase) = self.job.phases.get(self.state.at.phase) {
+            self.refuse_broken(phase, &snapshot)?;
+        }
+        self.write_all(&snapshot)
+    }
+
+    /// Writes all that waits, then where the run stands.
+    pub(crate) fn write_all(&mut self, snapshot: &Snapshot) -> Result<()> {
+        self.write_weights()?;
+        let (phase, job) = (self.state.at.phase, self.job);
+        let kept = job.phases.get(phase).map_or_else(Vec::new, |p| self.restorable(p));
+        for (epoch, snapshot) in std::mem::take(&mut self.unsaved.restores) {
+            if kept.contains(&epoch) {
+                self.run.write_restore(phase, epoch, &snapshot)?;
+            }
+        }
+        self.state.seconds = self.clock.seconds();
+        self.state.metrics_len = self.run.metrics_len()?;
+        self.run.write_resume(snapshot, &self.state)?;
+        self.saved = Instant::now();
+        // Only now, because the resume file of before may have wanted the others.
+        self.run.keep_restores(phase, &kept);
+        let first = self.first_epoch_needed().unwrap_or(0);
+        (0..first).try_for_each(|epoch| self.run.remove(&epoch_name(epoch)))
+    }
+
+    /// Writes the weight files that wait.
+    pub(crate) fn write_weights(&mut self) -> Result<()> {
+        while let Some((name, (params, about))) = self.unsaved.weights.pop_first() {
+            self.run.save(&name, &self.job.graph, &params, &about)?;
+        }
+        Ok(())
+    }
+}
