@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use defrost_policy::{PhaseSpec, Rollback, Schedule, Thaw};
 use defrost_train::{Aspect, Ending, Event, Folder, Job, Options, Outcome, Run, TrainError, resume};
@@ -97,6 +98,7 @@ fn averages_accumulation_schedules_and_thaws_go_on_as_they_were() {
     let mut recipe = bare();
     recipe.ema = Some(tiny::ema(2, true));
     recipe.data.balance = true;
+    (recipe.augment.mixup, recipe.augment.cutmix) = (0.2, 1.0);
     let mut thaw = Thaw::default();
     (thaw.every, thaw.lr_factor) = (1, 0.5);
     let mut gradual = PhaseSpec::new("gradual", 4, "head")
@@ -241,4 +243,39 @@ fn a_finished_run_and_a_newer_file_are_told_apart() {
     std::fs::write(&path, bytes).unwrap();
     let error = resume(&engine(), &job, &mut run, options()).unwrap_err();
     assert!(matches!(error, TrainError::NewerFormat { found: 9, .. }), "{error}");
+}
+
+/// A crash at any moment: the callback panics, nothing is saved on the way out.
+#[test]
+fn after_a_crash_at_any_event_a_run_ends_with_the_same_bits() {
+    let mut recipe = recipe();
+    recipe.early_stopping = Some(tiny::patience(2));
+    let job = job(recipe);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("whole");
+    let events = Cell::new(0);
+    let counting = Options { on_event: Box::new(|_| events.set(events.get() + 1)), ..options() };
+    let whole = defrost_train::fit(&engine(), &job, &mut new_run(&path), counting).unwrap();
+    let want = result(&path, &whole);
+    for (at, save_pause) in
+        (3..events.get()).step_by(4).zip([Duration::ZERO, Duration::MAX].into_iter().cycle())
+    {
+        let path = dir.path().join(format!("crash-{at}"));
+        let seen = Cell::new(0);
+        let on_event = |_: &Event| {
+            seen.set(seen.get() + 1);
+            // Not a panic with its message and trace, which would be noise here.
+            if seen.get() == at {
+                std::panic::resume_unwind(Box::new("crash"));
+            }
+        };
+        let options_ = Options { on_event: Box::new(on_event), save_pause, save_every: None, ..options() };
+        let mut run = new_run(&path);
+        let crashed =
+            std::panic::AssertUnwindSafe(|| defrost_train::fit(&engine(), &job, &mut run, options_));
+        assert!(std::panic::catch_unwind(crashed).is_err());
+        drop(run);
+        let outcome = resume(&engine(), &job, &mut Run::open(&path).unwrap(), options()).unwrap();
+        assert!(result(&path, &outcome) == want, "crashed at event {at}");
+    }
 }

@@ -26,7 +26,8 @@ fn conv_bn_relu(b: &mut GraphBuilder, name: &str, desc: ConvDesc, x: NodeId) -> 
 }
 
 fn norm(b: &mut GraphBuilder, name: &str, c: usize, x: NodeId) -> NodeId {
-    let mut p = |part: &str, kind, v| b.param(format!("{name}.{part}"), [c], kind, Init::Constant(v)).unwrap();
+    let mut p =
+        |part: &str, kind, v| b.param(format!("{name}.{part}"), [c], kind, Init::Constant(v)).unwrap();
     let weight = p("weight", ParamKind::NormWeight, 1.0);
     let bias = p("bias", ParamKind::NormBias, 0.0);
     let running_mean = p("running_mean", ParamKind::RunningMean, 0.0);
@@ -62,7 +63,8 @@ pub(crate) fn graph_with_vector_norm() -> Graph {
     let x = b.node("flatten", op::Flatten, &[x]).unwrap();
     b.stage("head", true);
     let x = norm(&mut b, "head.bn", 6, x);
-    let weight = b.param("fc.weight", [3, 6], ParamKind::LinearWeight, Init::FanInUniform { fan_in: 6 }).unwrap();
+    let weight =
+        b.param("fc.weight", [3, 6], ParamKind::LinearWeight, Init::FanInUniform { fan_in: 6 }).unwrap();
     b.node("fc", op::Linear { in_features: 6, out_features: 3, weight, bias: None }, &[x]).unwrap();
     b.finish()
 }

@@ -231,7 +231,10 @@ fn a_last_batch_of_one_is_left_out_where_it_has_no_statistics() {
         (warnings.join(" "), outcome.history.len())
     };
     let (warnings, epochs) = warned(tiny::graph_with_vector_norm());
-    assert!(warnings.contains("the last batch of each epoch, of 1, is left out") && epochs == 4, "{warnings}");
+    assert!(
+        warnings.contains("the last batch of each epoch, of 1, is left out") && epochs == 4,
+        "{warnings}"
+    );
     // 64 values a channel are enough of one image.
     assert_eq!(warned(tiny::graph()), (String::new(), 4));
 }
