@@ -10,9 +10,9 @@
 //! The page is built by `maud`, whose templates are checked by the compiler and escape every value, and drawn by
 //! `plotters`. Class names, paths and recipes are taken to be hostile.
 
-mod about;
 mod error;
 mod matrix;
+mod origin;
 mod page;
 mod plot;
 mod run;
@@ -23,8 +23,8 @@ mod thumb;
 
 use std::path::{Path, PathBuf};
 
-pub use about::About;
 pub use error::{Error, Result};
+pub use origin::Origin;
 pub use plot::lr_find_svg;
 
 use crate::run::Run;
@@ -41,7 +41,7 @@ pub const RETENTION: &str = "retention";
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Options {
-    /// The folder of images, where it is not the one that [`About::data`] names.
+    /// The folder of images, where it is not the one that [`Origin::data`] names.
     pub data: Option<PathBuf>,
     /// Pictures of mistakes at most.
     pub pictures: usize,

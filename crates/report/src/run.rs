@@ -5,14 +5,17 @@
 //! [`Run::notes`]. What is told twice, because a resumed run repeats it, counts as it was told last.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use defrost_train::{Decision, Done, Epoch, Event, PhaseStart, StageState, Start, Stopped, Thaw, Validation};
+use defrost_train::{
+    Decision, Done, Epoch, Event, LrFind, PhaseStart, StageState, Start, Stopped, Thaw, Validation,
+};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
-use crate::{About, Error, Result};
+use crate::{Error, Origin, Result};
 
 /// What a run folder tells.
 #[derive(Debug, Default)]
@@ -24,7 +27,7 @@ pub(crate) struct Run {
     /// The same, read.
     pub(crate) recipe_table: toml::Table,
     /// How the run came to be.
-    pub(crate) about: About,
+    pub(crate) origin: Origin,
     pub(crate) classes: Vec<String>,
     pub(crate) start: Option<Start>,
     /// How often it was resumed.
@@ -35,6 +38,8 @@ pub(crate) struct Run {
     pub(crate) epochs: BTreeMap<usize, Epoch>,
     /// By the phase and the epoch from which they hold.
     pub(crate) thaws: BTreeMap<(usize, usize), Thaw>,
+    /// Sweeps of the learning-rate finder, by phase.
+    pub(crate) sweeps: BTreeMap<usize, LrFind>,
     pub(crate) decisions: Vec<Decision>,
     pub(crate) warnings: Vec<String>,
     /// Where it was interrupted and did not go on.
@@ -65,12 +70,19 @@ impl Run {
             run.recipe = Some(recipe);
         }
         run.read_metrics(metrics.as_deref().unwrap_or_default());
-        if let Some(about) = text(&folder.join(About::FILE))? {
-            match serde_json::from_str(&about) {
-                Ok(about) => run.about = about,
-                Err(e) => run.notes.push(format!("{} cannot be read: {e}", About::FILE)),
+        if let Some(origin) = text(&folder.join(Origin::FILE))? {
+            match serde_json::from_str(&origin) {
+                Ok(origin) => run.origin = origin,
+                Err(e) => run.notes.push(format!("{} cannot be read: {e}", Origin::FILE)),
             }
         }
+        if run.origin.data.is_none() {
+            run.origin.data = data_folder(folder)?;
+        }
+        if run.origin.command.is_empty() {
+            run.origin.command = command(folder, run.origin.data.as_deref());
+        }
+        run.hash(folder)?;
         if let Some(classes) = text(&folder.join("classes.json"))? {
             run.read_classes(&classes);
         }
@@ -122,6 +134,9 @@ impl Run {
             Event::Thaw(thaw) => {
                 self.thaws.insert((thaw.phase, thaw.epoch), thaw);
             }
+            Event::LrFind(sweep) => {
+                self.sweeps.insert(sweep.phase, sweep);
+            }
             Event::Decision(decision) if !self.decisions.contains(&decision) => self.decisions.push(decision),
             Event::Warning { message } => self.warnings.push(message),
             Event::Stopped(stopped) => self.stopped = Some(stopped),
@@ -131,6 +146,32 @@ impl Run {
             }
             _ => {}
         }
+    }
+
+    /// The hashes of what decided the run and of what came out.
+    fn hash(&mut self, folder: &Path) -> Result<()> {
+        for (name, file) in [("recipe", "recipe.toml"), ("best weights", "checkpoints/best.safetensors")] {
+            let path = folder.join(file);
+            let read = |source| Error::Read { path: path.clone(), source };
+            let mut file = match File::open(&path) {
+                Ok(file) => file,
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                Err(e) => return Err(read(e)),
+            };
+            let mut hasher = Sha256::new();
+            let mut part = vec![0; 1 << 16];
+            loop {
+                match file.read(&mut part) {
+                    Ok(0) => break,
+                    Ok(n) => hasher.update(&part[..n]),
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    Err(e) => return Err(read(e)),
+                }
+            }
+            let hex = hasher.finalize().iter().fold(String::from("sha256:"), |s, b| s + &format!("{b:02x}"));
+            self.origin.hashes.entry(name.to_owned()).or_insert(hex);
+        }
+        Ok(())
     }
 
     /// A list of names, or an object with one.
@@ -218,7 +259,7 @@ impl Run {
     /// Where the file of a validation image may be.
     pub(crate) fn image(&self, path: &str, data: Option<&Path>) -> Option<PathBuf> {
         let below = Path::new(path);
-        let roots = data.into_iter().chain(self.about.data.as_deref());
+        let roots = data.into_iter().chain(self.origin.data.as_deref());
         let places = roots.flat_map(|r| [r.join(below), r.join("val").join(below)]);
         places.chain([below.to_owned()]).find(|p| p.is_file())
     }
@@ -242,6 +283,32 @@ fn text(path: &Path) -> Result<Option<String>> {
     }
 }
 
+/// The folder of images as the run's `data.json` has it, where nobody wrote an [`Origin`].
+fn data_folder(run: &Path) -> Result<Option<PathBuf>> {
+    let json = text(&run.join("data.json"))?.and_then(|t| serde_json::from_str::<Value>(&t).ok());
+    Ok(json.and_then(|j| j.get("path")?.as_str().map(PathBuf::from)))
+}
+
+/// The command that decides the same again, from the recipe that the run wrote.
+fn command(run: &Path, data: Option<&Path>) -> String {
+    let recipe = run.join("recipe.toml");
+    match data.filter(|_| recipe.is_file()) {
+        Some(data) => format!("defrost train {} --recipe {}", quoted(data), quoted(&recipe)),
+        None => String::new(),
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 /// The last part of a path, also of `.`.
 fn name_of(folder: &Path) -> String {
     let whole = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
@@ -250,8 +317,8 @@ fn name_of(folder: &Path) -> String {
 
 /// Whether this version has such an event.
 fn known(line: &Value) -> bool {
-    const KNOWN: [&str; 8] =
-        ["start", "phase_start", "epoch", "warning", "decision", "thaw", "stopped", "done"];
+    const KNOWN: [&str; 9] =
+        ["start", "phase_start", "lr_find", "epoch", "warning", "decision", "thaw", "stopped", "done"];
     line.get("event").and_then(Value::as_str).is_some_and(|e| KNOWN.contains(&e))
 }
 

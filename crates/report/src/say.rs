@@ -81,7 +81,7 @@ pub(crate) fn number(x: f64) -> String {
     }
     match x.abs() {
         0.0 => "0".into(),
-        a if a >= 100_000.0 || a < 0.001 => format!("{x:.2e}"),
+        a if !(0.001..100_000.0).contains(&a) => format!("{x:.2e}"),
         a if a >= 100.0 => format!("{x:.1}"),
         a if a >= 10.0 => format!("{x:.2}"),
         _ => format!("{x:.3}"),

@@ -35,13 +35,13 @@ impl Sample {
         let n = self.classes.len();
         let mut confusion = vec![vec![0; n]; n];
         let mut predictions = Vec::new();
-        for truth in 0..n {
+        for (truth, row) in confusion.iter_mut().enumerate() {
             for i in 0..self.images {
                 let at = truth * self.images + i;
                 let wrong = Self::noise(at) < 0.25 && n > 1;
                 let other = (truth + 1 + (Self::noise(at + 7919) * 3.0) as usize) % n;
                 let prediction = if wrong && other != truth { other } else { truth };
-                confusion[truth][prediction] += 1;
+                row[prediction] += 1;
                 let confidence = 0.4 + 0.6 * Self::noise(at + 104_729) as f32;
                 let truth_confidence = if prediction == truth { confidence } else { 1.0 - confidence };
                 let path = format!("{truth}/picture-{i}.png");
@@ -222,17 +222,16 @@ impl Sample {
     }
 }
 
-fn about(folder: &Path, data: &Path) {
-    let about = About {
+fn origin(folder: &Path, data: &Path) {
+    let origin = Origin {
         command: "defrost train photos --seed 7".into(),
         started: "2026-11-21 10:04".into(),
         data: Some(data.to_owned()),
         versions: [("defrost".to_owned(), "0.0.0".to_owned())].into(),
         hashes: [("weights".to_owned(), "sha256:6bda608f".to_owned())].into(),
-        ..About::default()
+        ..Origin::default()
     };
-    fs::write(folder.join(About::FILE), serde_json::to_string(&about).expect("JSON"))
-        .expect("a temporary folder");
+    origin.write(folder).expect("a temporary folder");
 }
 
 fn page(folder: &Path) -> String {
@@ -254,7 +253,7 @@ fn a_report_tells_the_whole_run() {
     let sample = Sample::small();
     sample.write(folder.path());
     sample.pictures(data.path(), 40);
-    about(folder.path(), data.path());
+    origin(folder.path(), data.path());
     let html = page(folder.path());
 
     let percent = say::percent(sample.validation().accuracy);
@@ -386,6 +385,43 @@ fn broken_files_are_named_and_the_rest_is_shown() {
 }
 
 #[test]
+fn without_an_origin_the_command_follows_from_the_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Sample::small().write(folder.path());
+    let put = |name: &str, content: &str| fs::write(folder.path().join(name), content).expect("a file");
+    put("data.json", "{\"path\":\"/my photos/it's\"}");
+    fs::create_dir(folder.path().join("checkpoints")).expect("a folder");
+    put("checkpoints/best.safetensors", "abc");
+    let run = Run::read(folder.path()).expect("a run");
+    assert!(
+        run.origin.command.starts_with("defrost train '/my photos/it'\\''s' --recipe "),
+        "{}",
+        run.origin.command
+    );
+    // FIPS 180-2, appendix B.1.
+    let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(run.origin.hashes["best weights"], abc);
+    assert!(page(folder.path()).contains(abc));
+}
+
+#[test]
+fn a_sweep_of_rates_is_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sample = Sample::small();
+    let points: Vec<_> = (0..40)
+        .map(|i| format!("{{\"lr\":{},\"loss\":{}}}", 1e-5 * 1.3f64.powi(i), 2.0 - f64::from(i) / 40.0))
+        .collect();
+    let sweep = format!(
+        "{{\"event\":\"lr_find\",\"phase\":0,\"points\":[{}],\"suggestions\":[{{\"reading\":\"valley\",\"lr\":1e-3,\"at_lr\":1e-3,\"at_loss\":1.5}}],\"applied\":\"valley\"}}",
+        points.join(",")
+    );
+    fs::write(folder.path().join("metrics.jsonl"), format!("{}{sweep}\n", sample.lines())).expect("a file");
+    let html = page(folder.path());
+    assert!(html.contains("Loss by learning rate") && html.contains("valley 1e-3"));
+    assert!(html.contains("Before phase 1: the reading “valley” sets its rates."));
+}
+
+#[test]
 fn what_is_told_twice_counts_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let sample = Sample::small();
@@ -435,10 +471,11 @@ fn ten_thousand_pictures_of_a_thousand_classes_stay_below_five_megabytes() {
     let sample = Sample { classes, images: 10, epochs: [5, 8] };
     sample.write(folder.path());
     sample.pictures(data.path(), 160);
-    about(folder.path(), data.path());
+    origin(folder.path(), data.path());
     let html = page(folder.path());
     assert!(html.len() < 5_000_000, "{} bytes", html.len());
-    assert!(html.matches("data:image/jpeg").count() > 100);
+    let pictures = html.matches("data:image/jpeg").count();
+    assert!(pictures > 60, "{pictures} pictures, of noise, which JPEG compresses worst");
     assert!(html.contains("with the most mistakes are shown"));
     assert!(html.contains("number 999"), "every class is in the table");
 }

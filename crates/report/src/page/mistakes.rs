@@ -12,7 +12,7 @@ use crate::thumb::Budget;
 use crate::{Options, say};
 
 /// Worst mistakes that are shown, large.
-const WORST: usize = 12;
+const WORST: usize = 10;
 /// Pairs of classes that are shown.
 const PAIRS: usize = 160;
 /// Pictures of one pair.
@@ -116,10 +116,10 @@ pub(super) fn part(run: &Run, gallery: &Gallery) -> Option<Part> {
         }
         h3 { "Every pair" }
         div .gallery { @for (pair, shots) in &gallery.pairs {
-            div .pair id={ "pair-" (pair.0) "-" (pair.1) } style={ "--n:" (shots.len()) } {
+            div .pair id={ "pair-" (pair.0) "-" (pair.1) } style={ "--c:" (columns(shots.len())) } {
                 h4 {
                     (v.classes[pair.0]) " " span { "taken for" } " " (v.classes[pair.1])
-                    " " small { (say::count(all(pair) as u64)) }
+                    @if all(pair) > 1 { (say::NBSP) small { (say::count(all(pair) as u64)) } }
                 }
                 div .shots {
                     @for shot in shots { (small(v, shot)) }
@@ -131,14 +131,24 @@ pub(super) fn part(run: &Run, gallery: &Gallery) -> Option<Part> {
     Some(Part { id: "mistakes", title: "Mistakes", about, body })
 }
 
+/// Columns that so many small pictures take.
+fn columns(pictures: usize) -> usize {
+    match pictures {
+        0..=2 => 1,
+        3..=4 => 2,
+        5..=6 => 3,
+        _ => 4,
+    }
+}
+
 fn card(v: &Validation, shot: &Shot) -> Markup {
     let p = &v.predictions[shot.at];
     html! {
         figure {
             (frame(v, p, shot))
             figcaption {
-                p { b .said { (v.classes[p.prediction]) } " " span .n { (say::percent(p.confidence.into())) } }
-                p { b { (v.classes[p.truth]) } " " span .n { (say::percent(p.truth_confidence.into())) } }
+                p .said { i { "said" } b { (v.classes[p.prediction]) } span .n { (say::percent(p.confidence.into())) } }
+                p { i { "is" } b { (v.classes[p.truth]) } span .n { (say::percent(p.truth_confidence.into())) } }
                 p .file title=(p.path) { (file(&p.path)) }
             }
         }

@@ -95,7 +95,7 @@ fn head(run: &Run) -> Markup {
         header .top {
             p .eyebrow {
                 span .name { (run.name) }
-                @if !run.about.started.is_empty() { span { (run.about.started) } }
+                @if !run.origin.started.is_empty() { span { (run.origin.started) } }
                 span .status.done[status == Status::Done] { (status.word()) }
             }
             h1 { (headline.before) em { (headline.number) } (headline.after) }
@@ -120,12 +120,12 @@ fn facts(run: &Run) -> Markup {
     if let Some(v) = v.filter(|v| !v.confusion.is_empty()) {
         let hits = v.per_class.iter().map(|c| c.hits).sum();
         let (low, high) = say::wilson(hits, v.images);
-        let interval = format!("95{0}% sure: {1:.1} to {2:.1}{0}%", say::NBSP, low * 100.0, high * 100.0);
+        let interval = format!("{1:.1} to {2:.1}{0}%, 95{0}% sure", say::NBSP, low * 100.0, high * 100.0);
         facts.push(("Accuracy", say::percent(v.accuracy), interval));
         if let Some(top5) = v.top5 {
-            facts.push(("Among the five likeliest", say::percent(top5), String::new()));
+            facts.push(("Top 5", say::percent(top5), "among the five likeliest".into()));
         }
-        facts.push(("Mean F1", say::percent(v.f1), "each class counts the same".into()));
+        facts.push(("Mean F1", say::percent(v.f1), "over the classes".into()));
     }
     if let Some(v) = v {
         facts.push(("Validation loss", say::number(v.loss), String::new()));
@@ -139,7 +139,7 @@ fn facts(run: &Run) -> Markup {
     }
     if !run.epochs.is_empty() {
         let speed = run.epochs.values().map(|e| e.images_per_second).reduce(f64::min).filter(|s| *s > 0.0);
-        let speed = speed.map(|s| format!("{} images a second or more", say::count(s.round() as u64)));
+        let speed = speed.map(|s| format!("at least {} images/s", say::count(s.round() as u64)));
         facts.push(("Time", say::seconds(run.seconds()), speed.unwrap_or_default()));
     }
     html! {

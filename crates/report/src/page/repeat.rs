@@ -25,11 +25,11 @@ pub(super) fn data(run: &Run) -> Option<Part> {
             ),
         ),
     ];
-    if let Some(folder) = &run.about.data {
+    if let Some(folder) = &run.origin.data {
         facts.insert(0, ("folder", folder.display().to_string()));
     }
-    let counts = &run.about.train_counts;
-    let warnings: Vec<_> = run.about.warnings.iter().chain(&run.warnings).collect();
+    let counts = &run.origin.train_counts;
+    let warnings: Vec<_> = run.origin.warnings.iter().chain(&run.warnings).collect();
     let about = html! { "What it learnt from, and what was noticed about it." };
     let body = html! {
         dl .list { @for (name, value) in &facts { div { dt { (name) } dd { (value) } } } }
@@ -56,11 +56,11 @@ pub(super) fn data(run: &Run) -> Option<Part> {
 
 /// The training images of each class as bars, the fewest first.
 fn balance(run: &Run) -> Markup {
-    let most = run.about.train_counts.iter().copied().max().unwrap_or(1).max(1) as f64;
-    let mut classes: Vec<_> = run.classes.iter().zip(&run.about.train_counts).collect();
+    let most = run.origin.train_counts.iter().copied().max().unwrap_or(1).max(1) as f64;
+    let mut classes: Vec<_> = run.classes.iter().zip(&run.origin.train_counts).collect();
     classes.sort_by_key(|(_, n)| **n);
     html! {
-        details open[classes.len() <= 20] {
+        details {
             summary { "Training pictures of each class" }
             table .counts {
                 thead { tr { th scope="col" { "class" } th scope="col" .n { "pictures" } } }
@@ -82,7 +82,7 @@ pub(super) fn part(run: &Run) -> Option<Part> {
     let about = html! {
         "The same data, recipe, seed and version give the same bits on the same kind of device."
     };
-    let a = &run.about;
+    let a = &run.origin;
     let mut facts: Vec<(String, String)> = Vec::new();
     if let Some(start) = &run.start {
         facts.push(("network".into(), start.model.clone()));

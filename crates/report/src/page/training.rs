@@ -1,6 +1,6 @@
 //! What was frozen when.
 
-use defrost_train::StageState;
+use defrost_train::{LrFind, StageState};
 use maud::{Markup, PreEscaped, html};
 
 use super::{Part, scrolling};
@@ -20,11 +20,16 @@ pub(super) fn part(run: &Run) -> Result<Option<Part>> {
     let mut moved = Vec::new();
     moved.extend(plot::drift(run, DRIFT, "Drift from the first weights")?);
     moved.extend(plot::drift(run, RETENTION, "Retention")?);
+    let sweeps = sweeps(run);
     let body = html! {
         (scrolling("What trains when", &stages(run)))
         h3 { "Phases" }
         (scrolling("Phases", &phases(run)))
         @if !run.decisions.is_empty() { (decisions(run)) }
+        @if !sweeps.is_empty() {
+            h3 { "Learning-rate finder" }
+            div .plots { @for (svg, about) in &sweeps { figure { (PreEscaped(svg)) figcaption { (about) } } } }
+        }
         @if !moved.is_empty() {
             h3 { "Drift and retention" }
             div .plots { @for svg in &moved { figure { (PreEscaped(svg)) } } }
@@ -93,7 +98,7 @@ fn cell_of(state: &State<'_>, cell: Option<(&StageState, &StageState)>) -> Marku
                 b {
                     @if first.trained < first.params { (say::percent(part)) " trains" } @else { "trains" }
                 }
-                @if let Some(rates) = rates { " " (rates) }
+                @if let Some(rates) = rates { " " span .rate { (rates) } }
             }
             @if !first.norm.is_empty() { small { (first.norm.join(", ")) } }
         }
@@ -197,6 +202,22 @@ fn rates(phase: &defrost_train::PhaseStart) -> String {
         (Some(a), _) => say::rate(a),
         _ => "–".into(),
     }
+}
+
+/// What the learning-rate finder saw before a phase, and which reading was taken.
+fn sweeps(run: &Run) -> Vec<(String, String)> {
+    let plot = |sweep: &LrFind| {
+        let points: Vec<_> = sweep.points.iter().map(|p| (p.lr, p.loss)).collect();
+        let suggestions: Vec<_> = sweep.suggestions.iter().map(|s| (s.reading.as_str(), s.lr)).collect();
+        // A sweep that broke off at once has no curve to show.
+        let svg = plot::lr_find(&points, &suggestions, (plot::WIDTH, plot::HEIGHT)).ok()?;
+        let taken = match &sweep.applied {
+            Some(reading) => format!("the reading “{reading}” sets its rates"),
+            None => "the recipe's rates stay".into(),
+        };
+        Some((svg, format!("Before phase {}: {taken}.", sweep.phase + 1)))
+    };
+    run.sweeps.values().filter_map(plot).collect()
 }
 
 fn decisions(run: &Run) -> Markup {

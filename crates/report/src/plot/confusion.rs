@@ -15,8 +15,8 @@ pub(crate) fn confusion(validation: &Validation) -> Result<(String, i32, i32)> {
     let matrix = Matrix::new(validation);
     let n = matrix.names.len();
     let names: Vec<_> = matrix.names.iter().map(|n| short(n, 18)).collect();
-    let left = names.iter().map(|n| width(n, 11.5)).fold(60.0, f64::max) + 28.0;
-    let top = 64.0;
+    let longest = names.iter().map(|n| width(n, 11.5)).fold(70.0, f64::max);
+    let (left, top) = (longest + 24.0, longest + 12.0);
     let side = CELL * n as f64;
     let (w, h) = ((left + side + 8.0).ceil() as i32, (top + side + 8.0).ceil() as i32);
     let words = format!(
@@ -27,11 +27,12 @@ pub(crate) fn confusion(validation: &Validation) -> Result<(String, i32, i32)> {
     );
     let svg = drawing(w, h, &words, |ground| {
         let text = |s: &str, at, beside, ink| write(ground, s, at, beside, ink, 11.5);
-        text("truth ↓   prediction →", (left - 10.0, 20.0), Beside::Left, theme::MUTED)?;
+        text("truth ↓", (left - 10.0, top - 24.0), Beside::Left, theme::MUTED)?;
+        text("prediction →", (left - 10.0, top - 8.0), Beside::Left, theme::MUTED)?;
         for (i, name) in names.iter().enumerate() {
             let middle = CELL * (i as f64 + 0.5);
             text(name, (left - 10.0, top + middle), Beside::Left, theme::TEXT)?;
-            text(&(i + 1).to_string(), (left - 1.0 + middle, top - 10.0), Beside::Above, theme::MUTED)?;
+            text(name, (left - 1.0 + middle, top - 7.0), Beside::Upwards, theme::TEXT)?;
             for j in 0..n {
                 let (x, y) = (left + CELL * j as f64, top + CELL * i as f64);
                 let share = matrix.share(i, j);

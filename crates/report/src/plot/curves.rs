@@ -9,10 +9,10 @@ use crate::{Error, Result, say};
 /// The size of one plot, in pixels.
 pub(crate) const WIDTH: i32 = 430;
 /// The height that belongs to it.
-pub(crate) const HEIGHT: i32 = 290;
+pub(crate) const HEIGHT: i32 = 300;
 
 /// The box of the axes within a plot, with room for names at the right.
-pub(super) const BOX: (f64, f64, f64, f64) = (46.0, 44.0, 358.0, 246.0);
+pub(super) const BOX: (f64, f64, f64, f64) = (46.0, 50.0, 358.0, 256.0);
 
 /// A measure over the epochs.
 struct Curve<'a> {
@@ -73,7 +73,7 @@ fn draw_accuracy(run: &Run, ground: &Ground<'_>) -> Result<()> {
     ];
     let (low, high) = extent(&curves).unwrap_or((0.0, 1.0));
     let air = ((high - low) * 0.12).max(0.02);
-    let range = ((low - air).max(0.0), (high + air).min(1.0));
+    let range = ((low - air).max(0.0), (high + 1.5 * air).min(1.0));
     let y = Axis::linear(range, 6, |v| format!("{} %", trimmed(v * 100.0, 1)));
     plot(run, ground, "Accuracy", &curves, &y, say::percent)
 }
@@ -111,7 +111,7 @@ fn plot(
         let half = width(&text, 11.5) / 2.0;
         let px = px.clamp(panel.left + half, panel.right - half);
         // Away from the curve: accuracies rise to their best, losses fall to it.
-        let above = title == "Accuracy" && py > panel.top + 24.0 || py > panel.bottom - 24.0;
+        let above = title == "Accuracy" && py > panel.top + 20.0 || py > panel.bottom - 24.0;
         let (py, side) = if above { (py - 9.0, Beside::Above) } else { (py + 9.0, Beside::Below) };
         panel.write(&text, (px, py), side, curves[0].ink, 11.5)?;
     }

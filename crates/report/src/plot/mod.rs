@@ -13,8 +13,9 @@ mod rates;
 
 pub(crate) use calibration::calibration;
 pub(crate) use confusion::{confusion, tint};
-pub(crate) use curves::{accuracy, both, draws_accuracy, loss};
+pub(crate) use curves::{HEIGHT, WIDTH, accuracy, both, draws_accuracy, loss};
 pub(crate) use drift::drift;
+pub(crate) use lr_find::lr_find;
 pub use lr_find::lr_find_svg;
 pub(crate) use rates::rates;
 

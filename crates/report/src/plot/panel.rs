@@ -3,7 +3,9 @@
 use plotters::coord::CoordTranslate;
 use plotters::coord::ranged1d::Ranged;
 use plotters::coord::types::{RangedCoordf64, RangedCoordi32};
-use plotters::prelude::{Cartesian2d, Circle, IntoFont, PathElement, Rectangle, ShapeStyle, Text, TextStyle};
+use plotters::prelude::{
+    Cartesian2d, Circle, FontTransform, IntoFont, PathElement, Rectangle, ShapeStyle, Text, TextStyle,
+};
 use plotters::style::Color;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -42,7 +44,10 @@ impl Axis {
     pub(crate) fn log(range: (f64, f64)) -> Self {
         let powers = (range.0.ceil() as i32)..=(range.1.floor() as i32);
         let step = (powers.clone().count() / 6 + 1) as i32;
-        let ticks = powers.filter(|p| p % step == 0).map(|p| (f64::from(p), format!("1e{p}"))).collect();
+        let ticks = powers
+            .filter(|p| p % step == 0)
+            .map(|p| (f64::from(p), if p == 0 { "1".into() } else { format!("1e{p}") }))
+            .collect();
         Self { range, ticks }
     }
 }
@@ -56,6 +61,8 @@ pub(crate) enum Beside {
     Below,
     /// On it.
     Middle,
+    /// Above, read upwards.
+    Upwards,
 }
 
 /// A box with axes within a drawing. All lengths are pixels.
@@ -112,7 +119,7 @@ impl<'g, 's> Panel<'g, 's> {
 
     /// What is shown, at the top left.
     pub(crate) fn title(&self, title: &str) -> Result<()> {
-        self.write(title, (0.0, self.top - 14.0), Beside::Right, theme::TEXT, 13.0)
+        self.write(title, (0.0, self.top - 38.0), Beside::Right, theme::TEXT, 13.0)
     }
 
     /// Where a value lies, in pixels.
@@ -188,13 +195,14 @@ pub(crate) fn write(
 ) -> Result<()> {
     let pos = match side {
         Beside::Left => Pos::new(HPos::Right, VPos::Center),
-        Beside::Right => Pos::new(HPos::Left, VPos::Center),
+        Beside::Right | Beside::Upwards => Pos::new(HPos::Left, VPos::Center),
         Beside::Above => Pos::new(HPos::Center, VPos::Bottom),
         Beside::Below => Pos::new(HPos::Center, VPos::Top),
         Beside::Middle => Pos::new(HPos::Center, VPos::Center),
     };
     // The library divides sizes by 1.24 on the way to SVG.
     let font = ("sans-serif", size * f64::from(FINE) * 1.24).into_font();
+    let font = if matches!(side, Beside::Upwards) { font.transform(FontTransform::Rotate270) } else { font };
     let rgb = ink.rgb();
     let style = TextStyle::from(font).color(&rgb).pos(pos);
     ground.draw(&Text::new(text, (fine(x), fine(y)), style)).map_err(failed)
