@@ -95,7 +95,7 @@ pub struct PhaseStart {
     pub first_epoch: usize,
     /// What trains, stage by stage from the input to the output.
     pub stages: Vec<StageState>,
-    /// Parameter groups with the rates that the schedule multiplies.
+    /// Parameter groups in which something trains, with the rates that the schedule multiplies.
     pub groups: Vec<GroupRate>,
     /// The optimizer in one word, as in `adamw`.
     pub optimizer: String,
@@ -238,7 +238,7 @@ pub struct Epoch {
     /// Further metrics of the validation part by the name they have in a recipe (`top5`, `f1`, `mae`, …).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
-    /// The learning rate of each group in the epoch's last step.
+    /// The learning rate, in the epoch's last step, of each group in which something trains.
     pub rates: Vec<GroupRate>,
     /// Seconds, validation included; a resumed epoch counts both parts.
     pub seconds: f64,
@@ -274,7 +274,7 @@ pub struct Thaw {
     pub global_epoch: usize,
     /// What trains, stage by stage from the input to the output.
     pub stages: Vec<StageState>,
-    /// Parameter groups with the rates that the schedule multiplies.
+    /// Parameter groups in which something trains, with the rates that the schedule multiplies.
     pub groups: Vec<GroupRate>,
 }
 

@@ -43,6 +43,7 @@ mod event;
 mod job;
 mod lr_find;
 mod outputs;
+mod phase;
 mod run;
 mod save;
 mod state;

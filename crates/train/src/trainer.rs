@@ -6,21 +6,20 @@ use std::time::Instant;
 use defrost_augment::Pipeline;
 use defrost_data::{Loader, LoaderOptions, Sampling};
 use defrost_exec::{Engine, Plan, Session};
-use defrost_graph::{Graph, Loss, Marking, ParamStore};
+use defrost_graph::{Loss, Marking, ParamStore};
 use defrost_plan::{PlanError, Purpose};
-use defrost_policy::{Controller, Metric, Phase, Start as From};
+use defrost_policy::Metric;
 
-use crate::between::epoch_name;
-use crate::cache::{self, Cache, Features};
+use crate::cache::Cache;
 use crate::checkpoint::Snapshot;
 use crate::clock::{Clock, costs};
 use crate::save::Unsaved;
 use crate::state::{Fingerprint, State};
-use crate::step::{batches_a_step, rule};
+use crate::step::rule;
 use crate::targets::{Targets, mix};
 use crate::{
-    About, Caching, Decision as Decided, Done, Ending, Event, GroupRate, Job, LrFind, LrSuggestion, Options,
-    Outcome, PhaseStart, Place, Result, Run, StageState, Start, Stopped, Thaw, TrainError,
+    About, Decision as Decided, Done, Ending, Event, Job, Options, Outcome, Place, Result, Run, Start,
+    Stopped, TrainError,
 };
 
 /// Trains `job` from its start, writing everything into `run`.
@@ -197,204 +196,6 @@ impl<'a> Trainer<'a> {
         self.finish()
     }
 
-    /// One phase, from where the state stands.
-    fn phase(&mut self, phase: &Phase) -> Result<Flow> {
-        let fresh = (self.state.at.epoch, self.state.at.step) == (0, 0);
-        if fresh {
-            self.start_from(phase)?;
-        }
-        self.mark(phase)?;
-        if self.find_lr(phase)? == Flow::Stop || self.announce(phase)? == Flow::Stop {
-            return Ok(Flow::Stop);
-        }
-        let index = self.state.at.phase;
-        while self.state.at.phase == index {
-            if self.options.stopped() || self.epoch(phase)? == Flow::Stop {
-                return Ok(Flow::Stop);
-            }
-        }
-        Ok(Flow::Go)
-    }
-
-    /// The weights and the optimizer's state that a phase begins with.
-    fn start_from(&mut self, phase: &Phase) -> Result<()> {
-        let name = match &phase.start {
-            From::Last => None,
-            From::Best { before: 0 } => Some("best".to_owned()),
-            From::Best { before } => {
-                let best = self.state.best.as_ref().map_or(0, |b| b.global_epoch);
-                Some(epoch_name(best.saturating_sub(*before)))
-            }
-            From::Named(name) => Some(name.clone()),
-            _ => return Err(unsupported("the start of a phase", "this version does not know it")),
-        };
-        // The weights of no epoch are worse than none: a phase that comes first starts where the run does.
-        if let Some(name) = name.filter(|n| n != "best" || self.state.best.is_some()) {
-            let (params, _) = self.run.folder().load(&name, &self.job.graph)?;
-            self.session.set_params(&params)?;
-            self.ema = self.ema.as_ref().map(|_| params);
-            self.decide(format!("start from checkpoint `{name}`"), "the recipe says so".into())?;
-        }
-        let before = self.state.at.phase.checked_sub(1).map(|i| &self.job.phases[i].optimizer);
-        if !phase.keep_state || before.is_none_or(|b| b.name() != phase.optimizer.name()) {
-            self.session.set_optimizer(&[])?;
-        }
-        self.state.controller = Controller::default();
-        self.state.thaw_best = None;
-        self.state.lr_scale = None;
-        self.state.smooth = Default::default();
-        Ok(())
-    }
-
-    /// Tells the session what trains now.
-    pub(crate) fn mark(&mut self, phase: &Phase) -> Result<()> {
-        let marking = phase.step(self.state.controller.step()).0.clone();
-        let several = batches_a_step(phase, self.job.recipe.batch_size) > 1;
-        let options = if several { self.options.plan.accumulating() } else { self.options.plan };
-        Ok(self.session.begin(defrost_exec::Phase { marking, loss: Loss::CrossEntropy, options })?)
-    }
-
-    /// The sweep that the phase asks for, once.
-    fn find_lr(&mut self, phase: &Phase) -> Result<Flow> {
-        if self.state.lr_scale.is_some() {
-            return Ok(Flow::Go);
-        }
-        self.state.lr_scale = Some(1.0);
-        let Some(sweep) = &phase.find_lr else { return Ok(Flow::Go) };
-        let curve = crate::lr_find(&mut *self.session, self.job, phase, sweep, &self.options)?;
-        if self.options.stopped() {
-            self.state.lr_scale = None;
-            return Ok(Flow::Stop);
-        }
-        let found = lr_found(self.state.at.phase, &curve, sweep);
-        if let Some(reading) = sweep.apply {
-            match curve.suggest(sweep, reading) {
-                Some(suggested) => {
-                    self.state.lr_scale = Some(suggested.lr / phase.peak_lr());
-                    let what = format!("greatest rate {:.3e}", suggested.lr);
-                    self.decide(what, format!("`{}` of the learning-rate finder", reading.name()))?;
-                }
-                None => {
-                    let message = format!(
-                        "the learning-rate finder's curve has no `{}`: the recipe's rates stay",
-                        reading.name()
-                    );
-                    self.emit(Event::Warning { message })?;
-                }
-            }
-        }
-        self.emit(Event::LrFind(found))?;
-        Ok(Flow::Go)
-    }
-
-    /// The parameter groups as they are now, with the rates that the schedule multiplies.
-    pub(crate) fn group_rates(&self, phase: &Phase, factor: f64) -> Vec<GroupRate> {
-        let groups = phase.step(self.state.controller.step()).1;
-        groups.iter().map(|g| GroupRate { group: g.name.clone(), lr: g.lr * factor }).collect()
-    }
-
-    /// Says what the phase does, having filled its cache.
-    fn announce(&mut self, phase: &Phase) -> Result<Flow> {
-        self.clock.phase_begins();
-        let batch = self.job.recipe.batch_size.min(self.job.train.len());
-        let plan = self.session.plan(batch)?.clone();
-        let marking = phase.step(self.state.controller.step()).0;
-        let cached = cache::views(self.job, &plan, self.options.feature_cache);
-        let len = cache::cut_len(&plan);
-        let (views, cache_reason) = match cached {
-            Ok((views, why)) => (views, why),
-            Err(why) => (0, why),
-        };
-        let (forward, backward) = plan.flops();
-        let prefix: u64 = plan.prefix.iter().map(|i| defrost_plan::flops(&i.call)).sum();
-        let index = self.state.at.phase;
-        let cache_bytes =
-            if views > 0 { (views * self.job.train.len() + self.job.val.len()) * len * 4 } else { 0 };
-        self.emit(Event::PhaseStart(PhaseStart {
-            phase: index,
-            name: phase.name.clone(),
-            epochs: phase.epochs,
-            first_epoch: self.state.global_epoch - self.state.at.epoch,
-            stages: stages(&self.job.graph, &plan, marking),
-            groups: self.group_rates(phase, self.state.lr_scale.unwrap_or(1.0)),
-            optimizer: phase.optimizer.name().to_owned(),
-            trained: plan.trained.iter().map(|&id| self.job.graph.param(id).len()).sum(),
-            cached: views > 0,
-            cache_reason,
-            cut: self.job.graph.node(plan.cut).name.clone(),
-            flops: forward + backward - if views > 0 { prefix } else { 0 },
-            memory: plan.memory(&self.job.graph, rule(&phase.optimizer, None)?.state()).total(),
-            cache_bytes,
-        }))?;
-        self.fill(&plan, views)
-    }
-
-    /// Makes the cache that the current marking wants, or drops it.
-    pub(crate) fn fill(&mut self, plan: &Plan, views: usize) -> Result<Flow> {
-        if views == 0 {
-            self.cache = None;
-            return Ok(Flow::Go);
-        }
-        let key = cache::key(self.job, plan, &self.session.params()?, views);
-        if self.cache.as_ref().is_some_and(|c| c.key == key) {
-            return Ok(Flow::Go);
-        }
-        self.cache = None; // Freed before the new one is made.
-        let (job, phase, began) = (self.job, self.state.at.phase, Instant::now());
-        let images = views * job.train.len() + job.val.len();
-        let mut done = 0;
-        let (on_event, stop) = (&mut self.options.on_event, self.options.stop);
-        let mut progress = |n: usize| {
-            done += n;
-            let seconds = began.elapsed().as_secs_f64();
-            on_event(&Event::Caching(Caching { phase, done, images, seconds }));
-            !stop.is_some_and(|s| s.load(std::sync::atomic::Ordering::Relaxed))
-        };
-        let session = &mut *self.session;
-        let mut all = Vec::new();
-        let options = LoaderOptions {
-            sampling: Sampling::Sequential,
-            drop_last: false,
-            ..self.train.options().clone()
-        };
-        let augmented = job.recipe.augment.train.is_random();
-        for view in 0..views {
-            // Of several views the first is the one that evaluation sees.
-            let pipeline = if augmented && view == 0 { &job.eval } else { &job.recipe.augment.train };
-            let loader = Loader::new(Arc::clone(&job.train), pipeline.clone(), options.clone())?;
-            let batches = loader.epoch(view as u64);
-            match Features::compute(session, &job.train, batches, &job.pixels, &mut progress)? {
-                Some(features) => all.push(features),
-                None => return Ok(Flow::Stop),
-            }
-        }
-        let batches = self.val.epoch(0);
-        let Some(val) = Features::compute(session, &job.val, batches, &job.pixels, &mut progress)? else {
-            return Ok(Flow::Stop);
-        };
-        self.clock.filled(phase, began.elapsed().as_secs_f64());
-        self.cache = Some(Cache { key, views: all, val });
-        Ok(Flow::Go)
-    }
-
-    /// Takes what trains now into the session and says so.
-    pub(crate) fn thaw(&mut self, phase: &Phase) -> Result<()> {
-        self.mark(phase)?;
-        let batch = self.job.recipe.batch_size.min(self.job.train.len());
-        let plan = self.session.plan(batch)?.clone();
-        let marking = phase.step(self.state.controller.step()).0;
-        self.emit(Event::Thaw(Thaw {
-            phase: self.state.at.phase,
-            epoch: self.state.at.epoch,
-            global_epoch: self.state.global_epoch,
-            stages: stages(&self.job.graph, &plan, marking),
-            groups: self.group_rates(phase, self.state.lr_scale.unwrap_or(1.0)),
-        }))?;
-        let views = cache::views(self.job, &plan, self.options.feature_cache).map_or(0, |(views, _)| views);
-        // A stop while the cache is made is noticed before the next step.
-        self.fill(&plan, views).map(|_| ())
-    }
-
     fn stopped(mut self) -> Result<Outcome> {
         let stopped = Stopped {
             reason: "stopped from outside".into(),
@@ -528,32 +329,7 @@ fn check(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// The curve as an event.
-fn lr_found(phase: usize, curve: &defrost_policy::Curve, sweep: &defrost_policy::Sweep) -> LrFind {
-    let suggest = |r: defrost_policy::Suggestion| {
-        let found = curve.suggest(sweep, r)?;
-        let (at_lr, at_loss) = (found.at.lr, found.at.loss);
-        Some(LrSuggestion { reading: r.name().to_owned(), lr: found.lr, at_lr, at_loss })
-    };
-    LrFind {
-        phase,
-        points: curve.points().iter().copied().filter(|p| p.loss.is_finite()).collect(),
-        suggestions: defrost_policy::Suggestion::ALL.into_iter().filter_map(suggest).collect(),
-        applied: sweep.apply.map(|r| r.name().to_owned()),
-    }
-}
-
 /// Whether a classification measures it.
 const fn measurable(metric: Metric) -> bool {
     !matches!(metric, Metric::Mae | Metric::R2)
-}
-
-fn stages(graph: &Graph, plan: &Plan, marking: &Marking) -> Vec<StageState> {
-    let row = |r: defrost_plan::StageRow| StageState {
-        stage: r.stage,
-        params: r.params,
-        trained: r.trained,
-        norm: r.bn_modes.iter().map(ToString::to_string).collect(),
-    };
-    plan.stages(graph, marking).into_iter().map(row).collect()
 }
