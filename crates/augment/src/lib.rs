@@ -50,4 +50,6 @@ pub use sheet::contact_sheet;
 pub use view::{TestTime, View};
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;

@@ -177,14 +177,15 @@ impl Perspective {
             let most = (self.distortion * (side / 2) as f64) as usize;
             random.below(most + 1).min(side - 1)
         };
-        let near = |v: usize| v as f64 + 0.5;
+        // Corners are counted in pixels but used as positions, half a pixel aside: torchvision's convention.
+        let near = |v: usize| v as f64;
         let mut corner = |right: bool, bottom: bool| {
             let (x, y) = (inwards(w), inwards(h));
             (near(if right { w - 1 - x } else { x }), near(if bottom { h - 1 - y } else { y }))
         };
         let to = [corner(false, false), corner(true, false), corner(true, true), corner(false, true)];
         let (right, bottom) = (near(w - 1), near(h - 1));
-        let from = [(0.5, 0.5), (right, 0.5), (right, bottom), (0.5, bottom)];
+        let from = [(0.0, 0.0), (right, 0.0), (right, bottom), (0.0, bottom)];
         // Corners on one line (images of one pixel in a direction) leave the image as it is.
         if let Some(map) = Map::perspective(from, to) {
             *image = warp(image, map, self.interpolation, &self.fill);
