@@ -102,7 +102,7 @@ pub fn curves_svg(run: &Path) -> Result<String> {
 }
 
 /// The confusion matrix of the run in the folder `run`, as an SVG file for light and dark ground. Of many classes it
-/// shows those of the most mistakes.
+/// shows the most confused ones.
 ///
 /// # Errors
 /// As [`html`], and [`Error::Nothing`] without a validation or in regression.

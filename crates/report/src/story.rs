@@ -141,6 +141,9 @@ pub(crate) fn hardest(v: &Validation) -> Option<usize> {
 fn guessing(v: &Validation) -> Option<String> {
     let largest = v.per_class.iter().max_by_key(|c| c.images)?;
     let part = largest.images as f64 / v.images as f64;
+    if v.per_class.iter().filter(|c| c.images == largest.images).count() > 1 {
+        return Some(format!("Guessing would be right in {}.", say::percent(part)));
+    }
     let class = &largest.class;
     Some(format!(
         "Answering {class} every time, the largest class, would be right in {}.",

@@ -59,7 +59,7 @@ pub(super) fn matrix(run: &Run, gallery: &Gallery) -> Option<Part> {
         @if gallery.any() { "A number leads to its pictures. " }
         @if m.others > 0 {
             "Of " (say::count(v.classes.len() as u64)) " classes, the " (m.names.len() - 1)
-            " with the most mistakes are shown; the others are one row and one column."
+            " most confused are shown; the others are one row and one column."
         }
     };
     let body = html! { (scrolling("Confusion matrix", &table)) (pairs(run, gallery)) };

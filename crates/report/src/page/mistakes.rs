@@ -29,6 +29,8 @@ pub(super) struct Gallery {
     pairs: Vec<((usize, usize), Vec<Shot>)>,
     /// Pictures that were looked for and are not there or broken.
     missing: usize,
+    /// Pairs that there is no room for.
+    left_out: usize,
 }
 
 /// One mistake and its picture.
@@ -57,7 +59,10 @@ impl Gallery {
             let shot = shoot(at, LARGE, &mut gallery.missing);
             gallery.worst.push(shot);
         }
-        for (pair, places) in by_pair(v) {
+        let mut pairs = by_pair(v);
+        gallery.left_out = pairs.len().saturating_sub(PAIRS);
+        pairs.truncate(PAIRS);
+        for (pair, places) in pairs {
             let shots: Vec<_> =
                 places.into_iter().take(OF_A_PAIR).map(|at| shoot(at, SMALL, &mut gallery.missing)).collect();
             gallery.pairs.push((pair, shots));
@@ -86,7 +91,6 @@ fn by_pair(v: &Validation) -> Vec<((usize, usize), Vec<usize>)> {
     }
     let mut pairs: Vec<_> = pairs.into_iter().collect();
     pairs.sort_by_key(|(pair, places)| (std::cmp::Reverse(places.len()), *pair));
-    pairs.truncate(PAIRS);
     for (_, places) in &mut pairs {
         places.sort_by(|&a, &b| {
             v.predictions[b].confidence.total_cmp(&v.predictions[a].confidence).then(a.cmp(&b))
@@ -103,7 +107,8 @@ pub(super) fn part(run: &Run, gallery: &Gallery) -> Option<Part> {
     }
     let about = html! {
         "First those it was surest of: such a picture is hard, mislabelled, or shows what the network really looks at. "
-        "Below, all pairs of classes, the most frequent first."
+        "Below, pair by pair, the most frequent first."
+        @if gallery.left_out > 0 { " " (say::count(gallery.left_out as u64)) " further pairs are left out." }
         @if gallery.missing > 0 {
             " " (say::things(gallery.missing, "picture", "pictures")) " could not be read from the data's folder."
         }
@@ -114,9 +119,9 @@ pub(super) fn part(run: &Run, gallery: &Gallery) -> Option<Part> {
             h3 { "Surest mistakes" }
             div .worst { @for shot in &gallery.worst { (card(v, shot)) } }
         }
-        h3 { "Every pair" }
+        h3 { "Pair by pair" }
         div .gallery { @for (pair, shots) in &gallery.pairs {
-            div .pair id={ "pair-" (pair.0) "-" (pair.1) } style={ "--c:" (columns(shots.len())) } {
+            div .pair.one[columns(shots.len()) == 1] id={ "pair-" (pair.0) "-" (pair.1) } style={ "--c:" (columns(shots.len())) } {
                 h4 {
                     (v.classes[pair.0]) " " span { "taken for" } " " (v.classes[pair.1])
                     @if all(pair) > 1 { (say::NBSP) small { (say::count(all(pair) as u64)) } }

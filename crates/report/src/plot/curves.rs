@@ -110,8 +110,10 @@ fn plot(
         let (px, py) = panel.at(bx, by);
         let half = width(&text, 11.5) / 2.0;
         let px = px.clamp(panel.left + half, panel.right - half);
-        // Away from the curve: accuracies rise to their best, losses fall to it.
-        let above = title == "Accuracy" && py > panel.top + 20.0 || py > panel.bottom - 24.0;
+        // On the side where the other curve is not.
+        let other = curves.iter().skip(1).filter_map(|c| c.values.iter().find(|v| v.0 == bx)).next();
+        let above = other.is_none_or(|o| o.1 < by);
+        let above = (above || py > panel.bottom - 20.0) && py > panel.top + 20.0;
         let (py, side) = if above { (py - 9.0, Beside::Above) } else { (py + 9.0, Beside::Below) };
         panel.write(&text, (px, py), side, curves[0].ink, 11.5)?;
     }

@@ -10,8 +10,8 @@ use plotters::style::Color;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{FINE, Ground, failed};
-use crate::Result;
 use crate::theme::{self, Ink};
+use crate::{Result, say};
 
 /// The size of text, in pixels.
 const SIZE: f64 = 11.5;
@@ -40,8 +40,14 @@ impl Axis {
         }
     }
 
-    /// Powers of ten from `range`, given as logarithms.
+    /// From `range`, given as logarithms to base ten: at powers of ten, or closer where these would be few.
     pub(crate) fn log(range: (f64, f64)) -> Self {
+        if range.1 - range.0 < 2.0 {
+            let decades = (range.0.floor() as i32)..=(range.1.floor() as i32);
+            let values = decades.flat_map(|p| [1.0, 2.0, 5.0].map(|d| d * 10f64.powi(p)));
+            let inside = values.filter(|v| (range.0..=range.1).contains(&v.log10()));
+            return Self { range, ticks: inside.map(|v| (v.log10(), say::rate(v))).collect() };
+        }
         let powers = (range.0.ceil() as i32)..=(range.1.floor() as i32);
         let step = (powers.clone().count() / 6 + 1) as i32;
         let ticks = powers
