@@ -1,6 +1,6 @@
 //! A run folder as pictures.
 //!
-//! [`write`] makes `report.html`: one file with curves, confusion matrix, mistakes and the recipe, that needs no network
+//! [`write()`] makes `report.html`: one file with curves, confusion matrix, mistakes and the recipe, that needs no network
 //! and no viewer but a browser; [`curves_svg`], [`confusion_svg`] and [`lr_find_svg`] give single plots.
 //!
 //! **The key decision: the report is made from the run's files, after the fact, by nobody who trains.** It can be made
