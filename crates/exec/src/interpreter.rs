@@ -201,7 +201,9 @@ impl<K: Kernels> Interpreter<K> {
     fn evaluate(&mut self, n: usize, images: Images<'_>, until: NodeId) -> Result<Vec<f32>, ExecError> {
         let key = (n, Some(until));
         self.prepare(key)?;
-        self.feed(key, images)?;
+        if !self.feed(key, images)? {
+            self.run(key, |c| &c.prefix)?;
+        }
         self.run(key, |c| &c.suffix)?;
         let (place, layout) = self.plans[&key].place(self.plans[&key].plan.output);
         let mut host = vec![0.0; layout.len()];

@@ -156,7 +156,7 @@ pub trait Session {
     /// A lost device.
     fn apply(&mut self, rule: Rule, rates: &[Rate]) -> Result<(), ExecError>;
 
-    /// The network's outputs in evaluation mode, `[n, classes]`.
+    /// The network's outputs in evaluation mode, `[n, classes]`. [`Images::Features`] are those of the current phase.
     ///
     /// # Errors
     /// As [`Session::forward_backward`].

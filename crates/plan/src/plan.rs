@@ -122,13 +122,14 @@ impl Plan {
         let training = matches!(purpose, Purpose::Train(_));
         check(graph, marking, batch, training)?;
         let mut log = Vec::new();
+        let cut = cut::cut(graph, &need::is_fixed(graph, marking));
         let (needs, cut, until) = match purpose {
-            Purpose::Train(_) => {
-                let needs = need::needs_grad(graph, marking);
-                let cut = cut::cut(graph, &need::is_fixed(graph, marking));
-                (needs, cut, graph.output())
+            Purpose::Train(_) => (need::needs_grad(graph, marking), cut, graph.output()),
+            // Predictions may start from the cut's value as well as a training step.
+            Purpose::Infer { until } => {
+                let cut = if cut < until { cut } else { Graph::INPUT };
+                (vec![false; graph.nodes().len()], cut, until)
             }
-            Purpose::Infer { until } => (vec![false; graph.nodes().len()], Graph::INPUT, until),
         };
         let wanted = needs.iter().filter(|n| **n).count();
         log.push(format!("need-backward: {wanted} of {} nodes pass a gradient", needs.len()));

@@ -1,4 +1,6 @@
 //! One binary for all tests over the facade.
 
 mod det;
+mod freezing;
 mod golden;
+mod keras;
