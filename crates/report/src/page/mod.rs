@@ -138,8 +138,13 @@ fn facts(run: &Run) -> Markup {
         facts.push(("Best epoch", (best.global_epoch + 1).to_string(), done));
     }
     if !run.epochs.is_empty() {
-        let speed = run.epochs.values().map(|e| e.images_per_second).reduce(f64::min).filter(|s| *s > 0.0);
-        let speed = speed.map(|s| format!("at least {} images/s", say::count(s.round() as u64)));
+        // Of the last phase: the one before may have run on cached features.
+        let last = run.epochs.values().next_back().map(|e| e.phase);
+        let of_last = run.epochs.values().filter(|e| Some(e.phase) == last);
+        let mut speeds: Vec<_> = of_last.map(|e| e.images_per_second).filter(|s| *s > 0.0).collect();
+        speeds.sort_by(f64::total_cmp);
+        let median = speeds.get(speeds.len() / 2);
+        let speed = median.map(|s| format!("{} images/s in the end", say::count(s.round() as u64)));
         facts.push(("Time", say::seconds(run.seconds()), speed.unwrap_or_default()));
     }
     html! {

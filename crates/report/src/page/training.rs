@@ -100,7 +100,8 @@ fn cell_of(state: &State<'_>, cell: Option<(&StageState, &StageState)>) -> Marku
                 }
                 @if let Some(rates) = rates { " " span .rate { (rates) } }
             }
-            @if !first.norm.is_empty() { small { (first.norm.join(", ")) } }
+            @let said = first.trained == 0 && first.norm == ["frozen"];
+            @if !said && !first.norm.is_empty() { small { "norm: " (first.norm.join(", ")) } }
         }
     }
 }

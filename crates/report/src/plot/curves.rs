@@ -108,13 +108,23 @@ fn plot(
         panel.dot((bx, by), 3.5, curves[0].ink)?;
         let text = label(by);
         let (px, py) = panel.at(bx, by);
-        let half = width(&text, 11.5) / 2.0;
-        let px = px.clamp(panel.left + half, panel.right - half);
-        // On the side where the other curve is not.
-        let other = curves.iter().skip(1).filter_map(|c| c.values.iter().find(|v| v.0 == bx)).next();
-        let above = other.is_none_or(|o| o.1 < by);
-        let above = (above || py > panel.bottom - 20.0) && py > panel.top + 20.0;
-        let (py, side) = if above { (py - 9.0, Beside::Above) } else { (py + 9.0, Beside::Below) };
+        // Accuracies rise to their best and losses fall to it, so there is room behind it, if not for the other curve.
+        let other = curves
+            .iter()
+            .skip(1)
+            .find_map(|c| c.values.iter().find(|v| v.0 == bx))
+            .map(|&(x, y)| panel.at(x, y).1);
+        let free = |above: bool| match other {
+            _ if above && py < panel.top + 20.0 || !above && py > panel.bottom - 20.0 => false,
+            Some(o) => (o - py).abs() > 24.0 || (o > py) == above,
+            None => true,
+        };
+        let natural = title == "Accuracy";
+        let above = if free(natural) || !free(!natural) { natural } else { !natural };
+        let py = if above { py - 11.0 } else { py + 12.0 };
+        // Right of the point, where the curve that led to it is not.
+        let fits = px + 4.0 + width(&text, 11.5) < panel.right;
+        let (px, side) = if fits { (px + 4.0, Beside::Right) } else { (px - 4.0, Beside::Left) };
         panel.write(&text, (px, py), side, curves[0].ink, 11.5)?;
     }
     Ok(())

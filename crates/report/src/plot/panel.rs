@@ -63,7 +63,6 @@ impl Axis {
 pub(crate) enum Beside {
     Left,
     Right,
-    Above,
     Below,
     /// On it.
     Middle,
@@ -202,7 +201,6 @@ pub(crate) fn write(
     let pos = match side {
         Beside::Left => Pos::new(HPos::Right, VPos::Center),
         Beside::Right | Beside::Upwards => Pos::new(HPos::Left, VPos::Center),
-        Beside::Above => Pos::new(HPos::Center, VPos::Bottom),
         Beside::Below => Pos::new(HPos::Center, VPos::Top),
         Beside::Middle => Pos::new(HPos::Center, VPos::Center),
     };

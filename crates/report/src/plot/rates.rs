@@ -15,13 +15,37 @@ struct Line {
     rates: Vec<Option<f64>>,
 }
 
+impl Line {
+    /// The greatest rate in the last phase in which the groups train.
+    fn last_peak(&self, run: &Run) -> Option<f64> {
+        let last = self.rates.iter().rposition(Option::is_some)?;
+        let from = (0..=last).rev().find(|&e| starts_phase(run, e)).unwrap_or(0);
+        self.rates[from..=last].iter().flatten().copied().filter(|r| *r > 0.0).reduce(f64::max)
+    }
+
+    /// `features.0 … features.13` as `features.0–13`; groups of one stage, as with and without decay, as the stage.
+    fn name(&self) -> String {
+        if self.groups == 1 || self.last.starts_with(self.first.as_str()) {
+            return short(&self.first, 12);
+        }
+        let common = self.first.rfind('.').map_or(0, |i| i + 1);
+        match self.last.get(common..) {
+            Some(end) if common > 0 && self.last.starts_with(&self.first[..common]) => {
+                short(&format!("{}–{end}", self.first), 14)
+            }
+            _ => format!("{} groups", self.groups),
+        }
+    }
+}
+
 /// The rates on a logarithmic axis; nothing where none was recorded.
 pub(crate) fn rates(run: &Run) -> Result<Option<String>> {
     let lines = lines(run);
     let all = || lines.iter().flat_map(|l| &l.rates).flatten().copied().filter(|r| *r > 0.0);
     let (Some(low), Some(high)) = (all().reduce(f64::min), all().reduce(f64::max)) else { return Ok(None) };
-    // A schedule that ends near zero would leave little room for the rest.
-    let floor = low.max(high * 1e-5).log10() - 0.15;
+    // A schedule that ends near zero would leave little room for the rest: its end is at the axis.
+    let peaks = lines.iter().filter_map(|l| l.last_peak(run)).reduce(f64::min).unwrap_or(high);
+    let floor = low.max(peaks / 20.0).log10() - 0.15;
     let words = format!(
         "Learning rates of {}: between {} and {}.",
         say::things(lines.iter().map(|l| l.groups).sum(), "parameter group", "parameter groups"),
@@ -29,8 +53,7 @@ pub(crate) fn rates(run: &Run) -> Result<Option<String>> {
         say::rate(high)
     );
     let svg = drawing(WIDTH, HEIGHT, &words, |ground| {
-        let (x, y) =
-            (Axis::whole(run.length()), Axis::log((floor.floor().max(floor - 0.3), high.log10() + 0.15)));
+        let (x, y) = (Axis::whole(run.length()), Axis::log((floor, high.log10() + 0.15)));
         let mut panel = Panel::new(ground, BOX, &x, &y, |p| phases(run, p))?;
         panel.title("Learning rate")?;
         panel.x_name("epochs")?;
@@ -56,9 +79,9 @@ pub(crate) fn rates(run: &Run) -> Result<Option<String>> {
         let order = (0..n).rev().take(1).chain(0..n.saturating_sub(1));
         for i in order {
             let line = &lines[i];
-            if let Some(rate) = line.rates.iter().rev().flatten().next() {
-                let name = if line.groups == 1 { short(&line.last, 12) } else { joined(line) };
-                panel.name_end(&name, rate.max(1e-300).log10().max(floor), theme::ramp(i, n))?;
+            // All may end in one place, so names stand at the height of their lines.
+            if let Some(peak) = line.last_peak(run) {
+                panel.name_end(&line.name(), peak.log10().max(floor), theme::ramp(i, n))?;
             }
         }
         Ok(())
@@ -94,15 +117,4 @@ fn lines(run: &Run) -> Vec<Line> {
         }
     }
     lines
-}
-
-fn joined(line: &Line) -> String {
-    // `features.0 … features.13` as `features.0–13`.
-    let common = line.first.rfind('.').map_or(0, |i| i + 1);
-    match line.last.get(common..) {
-        Some(end) if common > 0 && line.last.starts_with(&line.first[..common]) => {
-            short(&format!("{}–{end}", line.first), 14)
-        }
-        _ => format!("{} groups", line.groups),
-    }
 }
