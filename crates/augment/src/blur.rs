@@ -14,20 +14,23 @@ pub(crate) fn gaussian(image: &mut Image, sigma: f64) {
     let reach = (weights.len() / 2) as isize;
     // Eight bits of fraction are kept between the passes.
     let mut across = vec![0u16; image.data().len()];
+    let mut sums = vec![0u32; row];
+    // A row with its mirrored continuation, so that each weight is one pass over neighbouring bytes.
     let columns: Vec<usize> = (-reach..width as isize + reach).map(|x| mirror(x, width) * channels).collect();
+    let mut wide = Vec::with_capacity(columns.len() * channels);
     for (line, out) in image.data().chunks_exact(row).zip(across.chunks_exact_mut(row)) {
-        for (x, out) in out.chunks_exact_mut(channels).enumerate() {
-            for (c, out) in out.iter_mut().enumerate() {
-                let sum: u32 = weights
-                    .iter()
-                    .zip(&columns[x..])
-                    .map(|(w, column)| w * u32::from(line[column + c]))
-                    .sum();
-                *out = (sum >> 8) as u16;
+        wide.clear();
+        columns.iter().for_each(|&at| wide.extend_from_slice(&line[at..at + channels]));
+        sums.fill(0);
+        for (i, w) in weights.iter().enumerate() {
+            for (sum, v) in sums.iter_mut().zip(&wide[i * channels..]) {
+                *sum += w * u32::from(*v);
             }
         }
+        for (out, sum) in out.iter_mut().zip(&sums) {
+            *out = (sum >> 8) as u16;
+        }
     }
-    let mut sums = vec![0u32; row];
     for (y, out) in image.data_mut().chunks_exact_mut(row).enumerate() {
         // At most 65,536 * 65,280 + 2^23, which is just below 2^32.
         sums.fill(1 << 23);
@@ -41,7 +44,6 @@ pub(crate) fn gaussian(image: &mut Image, sigma: f64) {
             *out = (sum >> 24) as u8;
         }
     }
-    debug_assert_eq!(height * row, image.data().len());
 }
 
 /// Weights with 16 bits of fraction that add up to 1 exactly.

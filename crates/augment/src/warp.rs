@@ -116,8 +116,9 @@ fn warp_channels<const C: usize>(
                     *pixel = fill.constant();
                     continue;
                 }
-                let sx = fixed((m[0] * x + m[1] * y + m[2]) / w);
-                let sy = fixed((m[3] * x + m[4] * y + m[5]) / w);
+                let inverse = 1.0 / w;
+                let sx = fixed((m[0] * x + m[1] * y + m[2]) * inverse);
+                let sy = fixed((m[3] * x + m[4] * y + m[5]) * inverse);
                 *pixel = if nearest { source.fetch(sx >> 32, sy >> 32) } else { source.bilinear(sx, sy) };
             }
         }

@@ -140,10 +140,6 @@ pub fn decode_file(path: &Path, options: &DecodeOptions) -> Result<Image, Decode
 
 /// The bytes of a file that is not larger than an image within the limit can be.
 pub(crate) fn read(path: &Path, max_pixels: u64) -> Result<Vec<u8>, DecodeError> {
-    let failed = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => DecodeError::Io("the file is gone".into()),
-        _ => DecodeError::Io(e.to_string()),
-    };
     let meta = std::fs::metadata(path).map_err(failed)?;
     if !meta.is_file() {
         return Err(DecodeError::Io("not a file".into()));
@@ -158,6 +154,14 @@ pub(crate) fn read(path: &Path, max_pixels: u64) -> Result<Vec<u8>, DecodeError>
     }
     let bytes = std::fs::read(path).map_err(failed)?;
     if bytes.is_empty() { Err(DecodeError::EmptyFile) } else { Ok(bytes) }
+}
+
+/// What the system says about a file that cannot be read.
+pub(crate) fn failed(error: std::io::Error) -> DecodeError {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => DecodeError::Io("there is no such file".into()),
+        _ => DecodeError::Io(error.to_string()),
+    }
 }
 
 /// Format and size, and whether the end of the file is there; no pixel is decoded.

@@ -116,6 +116,26 @@ pub enum Error {
         /// What is accepted.
         rule: &'static str,
     },
+    /// A table that is no table, or a cell that does not hold what its column should.
+    #[error("{}, line {line}: {what}", path.display())]
+    Table {
+        /// The CSV file.
+        path: PathBuf,
+        /// The line, from 1; 0 where it is about the whole file.
+        line: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// A table without a column that was asked for.
+    #[error("{} has no column `{column}`; it has {}", path.display(), columns.join(", "))]
+    NoColumn {
+        /// The CSV file.
+        path: PathBuf,
+        /// The column asked for.
+        column: String,
+        /// The columns there are.
+        columns: Vec<String>,
+    },
     /// Arrays whose lengths do not fit together.
     #[error("{what}: expected {expected}, got {got}")]
     Arrays {

@@ -362,7 +362,7 @@ fn find(level: &Level, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| level.folders.iter().find(|f| f.eq_ignore_ascii_case(name)).cloned())
 }
 
-fn check(options: &Options) -> Result<(), Error> {
+pub(crate) fn check(options: &Options) -> Result<(), Error> {
     if !(0.0..1.0).contains(&options.val_fraction) {
         return Err(Error::Option {
             option: "val_fraction",
@@ -380,7 +380,7 @@ fn check(options: &Options) -> Result<(), Error> {
 }
 
 /// What can only be seen with both parts at hand.
-fn compare(train: &Dataset, val: &Dataset) -> Vec<Warning> {
+pub(crate) fn compare(train: &Dataset, val: &Dataset) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let counts = train.class_counts();
     let mut sorted = counts.clone();

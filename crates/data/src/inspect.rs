@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::decode::{animated, decode, header, read};
+use crate::decode::{animated, decode, failed, header, read};
 use crate::folder::Verify;
 use crate::scan::name_below;
 use crate::{DecodeError, DecodeOptions, Sample};
@@ -32,7 +32,7 @@ pub(crate) fn inspect(
         let (path, label) = &files[i];
         let name = name_below(root, path);
         if verify == Verify::Names {
-            let bytes = std::fs::metadata(path).map_err(|e| DecodeError::Io(e.to_string()))?.len();
+            let bytes = std::fs::metadata(path).map_err(failed)?.len();
             if bytes == 0 {
                 return Err(DecodeError::EmptyFile);
             }

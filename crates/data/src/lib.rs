@@ -39,6 +39,7 @@ mod order;
 mod queue;
 mod scan;
 mod split;
+mod table;
 
 pub use batch::Batch;
 pub use dataset::{Dataset, NO_LABEL, Sample, TargetKind, duplicates};
@@ -47,6 +48,7 @@ pub use error::{Error, Skipped, Warning};
 pub use folder::{Layout, Options, Splits, Verify};
 pub use loader::{Batches, Loader, LoaderOptions, Working};
 pub use order::Sampling;
+pub use table::{Columns, TableOptions};
 
 #[cfg(test)]
 mod tests;

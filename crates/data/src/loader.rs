@@ -87,10 +87,15 @@ struct Shared {
     options: LoaderOptions,
     labels: Vec<u32>,
     shorter_side: Option<usize>,
-    cache: Vec<OnceLock<Image>>,
-    cached: AtomicU64,
+    cache: Arc<Cache>,
     /// Samples that could not be read, by their index.
     failures: Mutex<BTreeMap<usize, Skipped>>,
+}
+
+/// Decoded images at their working size, shared by the loaders of one data set.
+struct Cache {
+    images: Vec<OnceLock<Image>>,
+    bytes: AtomicU64,
 }
 
 impl Loader {
@@ -100,6 +105,27 @@ impl Loader {
     /// [`Error::Option`] for a batch or size of zero or weights that do not fit the classes, [`Error::Augment`] for a
     /// parameter out of its range.
     pub fn new(dataset: Arc<Dataset>, pipeline: Pipeline, options: LoaderOptions) -> Result<Self, Error> {
+        let images = (0..dataset.len()).map(|_| OnceLock::new()).collect();
+        Self::with_cache(dataset, pipeline, options, Arc::new(Cache { images, bytes: AtomicU64::new(0) }))
+    }
+
+    /// The same loader with another pipeline: for views of test-time augmentation, and when the augmentation
+    /// changes during a run. Images that are decoded already stay decoded.
+    ///
+    /// # Errors
+    /// [`Error::Augment`] for a parameter out of its range.
+    pub fn with_pipeline(&self, pipeline: Pipeline) -> Result<Self, Error> {
+        let shared = &self.shared;
+        let cache = Arc::clone(&shared.cache);
+        Self::with_cache(Arc::clone(&shared.dataset), pipeline, shared.options.clone(), cache)
+    }
+
+    fn with_cache(
+        dataset: Arc<Dataset>,
+        pipeline: Pipeline,
+        options: LoaderOptions,
+        cache: Arc<Cache>,
+    ) -> Result<Self, Error> {
         pipeline.check()?;
         let refuse = |option, value: String, rule| Err(Error::Option { option, value, rule });
         if options.batch == 0 {
@@ -134,7 +160,6 @@ impl Loader {
             Working::Full => None,
             Working::Shorter(side) => Some(side.max(1)),
         };
-        let cache = (0..dataset.len()).map(|_| OnceLock::new()).collect();
         let labels = dataset.samples().iter().map(|s| s.label).collect();
         Ok(Self {
             shared: Arc::new(Shared {
@@ -144,7 +169,6 @@ impl Loader {
                 labels,
                 shorter_side,
                 cache,
-                cached: AtomicU64::new(0),
                 failures: Mutex::new(BTreeMap::new()),
             }),
         })
@@ -342,20 +366,20 @@ impl Shared {
         let key = Key::new(self.options.seed, epoch, sample as u64);
         let apply =
             |image: &Image| self.pipeline.apply(image, self.options.size, key).map_err(Failed::Augment);
-        if let Some(image) = self.cache[sample].get() {
+        if let Some(image) = self.cache.images[sample].get() {
             return apply(image);
         }
         let image = self.dataset.load(sample, self.shorter_side).map_err(Failed::Sample)?;
         let bytes = image.data().len() as u64;
         let reserve = |used: u64| (used + bytes <= self.options.cache_bytes).then_some(used + bytes);
         if self.dataset.is_decoded_anew()
-            && self.cached.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok()
+            && self.cache.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok()
         {
-            if self.cache[sample].set(image).is_err() {
+            if self.cache.images[sample].set(image).is_err() {
                 // Another thread was quicker with the same sample.
-                self.cached.fetch_sub(bytes, Ordering::Relaxed);
+                self.cache.bytes.fetch_sub(bytes, Ordering::Relaxed);
             }
-            return apply(self.cache[sample].get().expect("set just now"));
+            return apply(self.cache.images[sample].get().expect("set just now"));
         }
         apply(&image)
     }

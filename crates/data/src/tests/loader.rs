@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use defrost_augment::{Key, Op, Pipeline, Resize, ResizeMode, Size};
+use defrost_augment::{Flip, Key, Op, Pipeline, Resize, ResizeMode, Size};
 use tempfile::tempdir;
 
 use super::{class, png, write};
@@ -152,7 +152,7 @@ fn files_that_break_during_the_run_are_replaced_or_left_out_and_named() {
     assert_eq!(failures.len(), 2, "each is named once: {failures:?}");
     assert!(
         failures[0].contains("3.png: no image")
-            && failures[1].contains("7.png: cannot be read: the file is gone")
+            && failures[1].contains("7.png: cannot be read: there is no such file")
     );
     let measuring = loader(Sampling::Sequential, 2, false);
     let samples: Vec<usize> = run(&measuring, 0).into_iter().flat_map(|b| b.samples).collect();
@@ -165,6 +165,24 @@ fn files_that_break_during_the_run_are_replaced_or_left_out_and_named() {
     let mut batches = loader(Sampling::Shuffled, 2, false).epoch(0);
     assert!(matches!(batches.next(), Some(Err(Error::BatchLost { batch: 0, .. }))));
     assert!(batches.next().is_none());
+}
+
+#[test]
+fn another_pipeline_shares_what_is_decoded() {
+    let folder = tempdir().unwrap();
+    class(folder.path(), "a", 3);
+    class(folder.path(), "b", 3);
+    let dataset = Arc::new(Dataset::open(folder.path(), &Options::default()).unwrap());
+    let options = LoaderOptions { strict: true, ..small(Sampling::Sequential, 0) };
+    let loader = Loader::new(dataset, Pipeline::default(), options).unwrap();
+    let before = run(&loader, 0);
+    std::fs::remove_dir_all(folder.path().join("a")).unwrap();
+    std::fs::remove_dir_all(folder.path().join("b")).unwrap();
+    let mirrored = Pipeline(vec![Op::FlipHorizontal(Flip { p: 1.0 })]);
+    let after = run(&loader.with_pipeline(mirrored).unwrap(), 0);
+    assert_eq!(before[0].samples, after[0].samples);
+    assert_ne!(before[0].pixels, after[0].pixels);
+    assert!(loader.with_pipeline(Pipeline(vec![Op::FlipHorizontal(Flip { p: 2.0 })])).is_err());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod decode;
 mod folder;
 mod loader;
+mod table;
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
