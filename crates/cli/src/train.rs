@@ -33,10 +33,12 @@ pub(crate) fn run(args: &args::Train) -> anyhow::Result<ExitCode> {
         _ if std::io::stdout().is_terminal() => Box::new(Bars::new()),
         _ => Box::new(Lines::new()),
     };
-    let mut options = Options::default();
-    options.stop = Some(&stop);
-    options.accept = args.accept.iter().map(|name| aspect(name)).collect::<Result<_, _>>()?;
-    options.on_event = Box::new(|event| show.event(event));
+    let options = Options {
+        stop: Some(&stop),
+        accept: args.accept.iter().map(|name| aspect(name)).collect::<Result<_, _>>()?,
+        on_event: Box::new(|event| show.event(event)),
+        ..Options::default()
+    };
     let outcome = prepared.train(start, options)?;
     conclude(&prepared, &outcome, args)
 }

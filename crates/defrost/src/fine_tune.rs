@@ -192,13 +192,15 @@ impl Prepared {
 
 /// Opens a folder of pictures as `recipe` says; `classes` where they are given already.
 pub(crate) fn open_data(path: &Path, recipe: &Recipe, classes: Option<Vec<String>>) -> Result<Splits, Error> {
-    let mut options = defrost_data::Options::default();
-    options.val_fraction = recipe.data.val_fraction;
-    options.seed = recipe.seed;
-    options.strict = recipe.data.strict;
-    options.decode = decode_options(recipe.model.in_channels);
-    options.decode.max_pixels = recipe.data.max_pixels;
-    options.classes = classes;
+    let decode = decode_options(recipe.model.in_channels);
+    let options = defrost_data::Options {
+        val_fraction: recipe.data.val_fraction,
+        seed: recipe.seed,
+        strict: recipe.data.strict,
+        decode: DecodeOptions { max_pixels: recipe.data.max_pixels, ..decode },
+        classes,
+        ..Default::default()
+    };
     Ok(Splits::open(path, &options)?)
 }
 

@@ -188,10 +188,12 @@ impl Trained {
     /// # Errors
     /// Data that cannot be opened or has other classes; the device.
     pub fn evaluate(&self, data: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Validation, Error> {
-        let mut options = DataOptions::default();
-        options.decode = decode_options(self.model.spec.in_channels);
-        options.classes = Some(self.classes.clone());
-        options.val_fraction = 0.0;
+        let options = DataOptions {
+            decode: decode_options(self.model.spec.in_channels),
+            classes: Some(self.classes.clone()),
+            val_fraction: 0.0,
+            ..Default::default()
+        };
         let splits = Splits::open(data, &options)?;
         let dataset = if splits.val.is_empty() { splits.train } else { splits.val };
         let all = dataset.len();
