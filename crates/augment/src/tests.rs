@@ -309,3 +309,38 @@ fn a_contact_sheet_shows_the_views_of_the_first_epochs() {
     assert_eq!(sheet.pixel(8 + 3, 8 + 28 + 4), view.pixel(3, 4));
     assert_eq!(sheet.pixel(0, 0), [255; 3]);
 }
+
+#[test]
+fn a_seed_means_the_same_pixels_for_ever() {
+    let image = photo(40, 30, 3);
+    for (op, (name, sample, pixels, sum)) in every_op().0.into_iter().zip(FOR_EVER) {
+        assert_eq!(op.name(), name);
+        let alone = Pipeline(vec![op]);
+        let view = |s| alone.apply(&image, Size { width: 40, height: 30 }, Key::new(2, 0, s)).unwrap();
+        let first = (0..).find(|s| view(*s) != image).unwrap();
+        let view = view(first);
+        let got = [view.pixel(5, 5), view.pixel(20, 10), view.pixel(33, 25)].concat();
+        // Places count: each value is weighted by its position.
+        let total: u64 = view.data().iter().zip(1..).map(|(v, i)| u64::from(*v) * i).sum();
+        assert_eq!(first, sample, "{name}");
+        // One level, for mathematical libraries that round differently.
+        assert!(got.iter().zip(pixels).all(|(a, b)| a.abs_diff(b) <= 1), "{name}: {got:?}");
+        assert!(total.abs_diff(sum) < sum / 5000, "{name}: {total}");
+    }
+}
+
+/// The first sample that each operation changes, three of its pixels, and the sum of all values times their places.
+const FOR_EVER: [(&str, u64, [u8; 9], u64); 12] = [
+    ("random_resized_crop", 0, [20, 105, 14, 84, 135, 25, 141, 224, 12], 628771913),
+    ("flip_horizontal", 1, [216, 42, 39, 121, 85, 25, 38, 212, 31], 670582908),
+    ("flip_vertical", 1, [31, 204, 29, 127, 161, 7, 210, 34, 37], 489911106),
+    ("rotate", 1, [24, 58, 3, 124, 85, 27, 218, 197, 54], 684588237),
+    ("affine", 1, [31, 63, 7, 124, 87, 27, 211, 191, 54], 676011696),
+    ("perspective", 1, [24, 23, 6, 124, 87, 27, 216, 239, 62], 692820528),
+    ("color_jitter", 0, [80, 88, 66, 151, 133, 102, 215, 221, 145], 983517916),
+    ("grayscale", 1, [33, 33, 33, 91, 91, 91, 193, 193, 193], 885894681),
+    ("gaussian_blur", 1, [31, 42, 0, 127, 85, 30, 210, 212, 56], 677448981),
+    ("rand_augment", 0, [53, 30, 30, 158, 100, 233, 233, 255, 30], 924409310),
+    ("trivial_augment", 0, [38, 50, 0, 150, 100, 225, 248, 250, 255], 1036961486),
+    ("random_erasing", 1, [31, 42, 0, 127, 85, 30, 210, 212, 56], 694330574),
+];
