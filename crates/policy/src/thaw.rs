@@ -125,7 +125,7 @@ pub enum Decision {
         /// Why.
         reason: String,
     },
-    /// All rates are multiplied by [`Controller::factor`], which is now `factor`.
+    /// All rates are multiplied by [`Controller::factor`](crate::Controller::factor), which is now `factor`.
     Factor {
         /// The product of all falls so far.
         factor: f64,
