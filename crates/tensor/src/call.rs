@@ -3,7 +3,7 @@
 //! A plan is a list of [`Call`]s over values, then over slots; an interpreter swaps the slots for buffers and runs
 //! them. Each call is generic over what stands for an operand that is read (`R`) and one that is written (`W`), so
 //! one definition serves the planner, the printer and the backend. A call that is added here is one struct, one
-//! method of [`Kernels`](crate::Kernels) and one line in the list at the end.
+//! method of [`Kernels`] and one line in the list at the end.
 
 use crate::{Activation, ConvDesc, KernelError, Kernels, NormDesc, PoolDesc, Shape4};
 

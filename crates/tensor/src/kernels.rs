@@ -210,7 +210,7 @@ pub trait Kernels {
     /// [`KernelError`].
     fn add(&self, call: Add<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
 
-    /// See [`Copy`].
+    /// See [`Copy`](struct@Copy).
     ///
     /// # Errors
     /// [`KernelError`].
