@@ -4,3 +4,4 @@ mod det;
 mod freezing;
 mod golden;
 mod keras;
+mod resume;
