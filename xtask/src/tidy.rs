@@ -87,7 +87,8 @@ fn sources(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && !name.starts_with('.') && !["target", "runs", "datasets"].contains(&name.as_str()) {
+        if path.is_dir() && !name.starts_with('.') && !["target", "runs", "datasets"].contains(&name.as_str())
+        {
             found.extend(sources(&path)?);
         } else if path.extension().is_some_and(|e| e == "rs") {
             found.push(path);
