@@ -54,7 +54,8 @@ fn main() -> ExitCode {
         if is_broken_pipe(&error) {
             return ExitCode::SUCCESS;
         }
-        eprintln!("error: {error:#}");
+        // Our errors name their cause themselves.
+        eprintln!("error: {error}");
         ExitCode::from(if is_usage(&error) { 2 } else { 1 })
     })
 }

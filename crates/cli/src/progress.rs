@@ -70,7 +70,7 @@ impl Bars {
         let style = "  {prefix:<26} {bar:24.cyan/dim} {pos}/{len}  {msg}";
         let bar = self.bar.get_or_insert_with(|| {
             let style = ProgressStyle::with_template(style).map(|s| s.progress_chars("━╸━"));
-            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            ProgressBar::new(length as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         bar.set_prefix(prefix.to_owned());
         bar.set_length(length as u64);
