@@ -78,7 +78,12 @@ fn a_recipe_can_be_built_in_rust() {
         .augment(augment)
         .loss(Loss::smoothed(0.1))
         .phase(PhaseSpec::new("head", 5, "head").lr(3e-3).schedule(Schedule::one_cycle()))
-        .phase(PhaseSpec::new("everything", 10, "all").lr([2e-5, 1e-3]).schedule(Schedule::one_cycle()));
+        .phase(
+            PhaseSpec::new("everything", 10, "all")
+                .norm(crate::NormMode::AffineOnly)
+                .lr([2e-5, 1e-3])
+                .schedule(Schedule::one_cycle()),
+        );
     assert_eq!(built, Recipe::named("two-stage").unwrap());
 
     let adam = || Optimizer::Adam(Adam { eps: 1e-7, ..Adam::default() });
