@@ -20,7 +20,7 @@ pub struct StageRow {
     pub forward_flops: u64,
     /// Floating-point operations backward, for the batch.
     pub backward_flops: u64,
-    /// Bytes kept from the forward for the backward pass, for the batch.
+    /// Bytes kept from the forward pass for this stage's backward pass, for the batch.
     pub saved_bytes: usize,
     /// Whether the whole stage lies before the cut.
     pub in_prefix: bool,
@@ -84,11 +84,19 @@ impl Plan {
                 _ => row.forward_flops += cost::flops(&i.call),
             }
         }
+        // A saved value belongs to the stage that computed it if that reads it again, else to the first that does: what
+        // comes out of a frozen stage is kept for the one that trains behind it.
         for value in self.saved() {
-            if let Origin::Output(node) | Origin::Saved(node) = self.values.info(value).origin {
-                rows[stage_of_block(graph.node(node).block)].saved_bytes +=
-                    4 * self.values.info(value).layout.len();
-            }
+            let (Origin::Output(node) | Origin::Saved(node)) = self.values.info(value).origin else {
+                continue;
+            };
+            let own = stage_of_block(graph.node(node).block);
+            let readers =
+                self.suffix.iter().filter(|i| i.pass == Pass::Backward && i.call.reads().contains(&value));
+            let mut stages: Vec<_> = readers.map(|i| stage_of_block(graph.node(i.node).block)).collect();
+            stages.sort_unstable();
+            let stage = if stages.contains(&own) { own } else { stages.first().copied().unwrap_or(own) };
+            rows[stage].saved_bytes += 4 * self.values.info(value).layout.len();
         }
         rows
     }
