@@ -58,9 +58,9 @@ pub(crate) enum Command {
 /// What decides a run: a recipe and what is changed in it.
 #[derive(Args, Debug)]
 pub(crate) struct Recipe {
-    /// A recipe by name (see `defrost recipes`) or a TOML file
-    #[arg(long, short, default_value = "two-stage", value_name = "NAME|FILE")]
-    pub(crate) recipe: String,
+    /// A recipe by name (see `defrost recipes`) or a TOML file [default: two-stage, or the resumed run's own]
+    #[arg(long, short, value_name = "NAME|FILE")]
+    pub(crate) recipe: Option<String>,
     /// The network: mobilenet_v2, resnet18, resnet50, vgg16
     #[arg(long, short, value_name = "NAME")]
     pub(crate) model: Option<String>,
@@ -206,18 +206,28 @@ pub(crate) struct Report {
 }
 
 impl Recipe {
-    /// The recipe with everything that was changed.
+    /// The default recipe, or the one asked for, with everything that was changed.
     pub(crate) fn resolve(&self) -> anyhow::Result<defrost::policy::Recipe> {
+        self.change(defrost::policy::Recipe::named("two-stage")?)
+    }
+
+    /// `recipe`, or the one asked for, with everything that was changed.
+    pub(crate) fn change(
+        &self,
+        mut recipe: defrost::policy::Recipe,
+    ) -> anyhow::Result<defrost::policy::Recipe> {
         use defrost::policy::Recipe;
-        let path = std::path::Path::new(&self.recipe);
-        let mut recipe = if path.extension().is_some_and(|e| e == "toml") || path.is_file() {
-            let text = std::fs::read_to_string(path).map_err(|e| {
-                crate::Usage::new(format!("the recipe {} cannot be read: {e}", path.display()))
-            })?;
-            Recipe::from_toml(&text).map_err(|e| crate::Usage::new(format!("{}: {e}", path.display())))?
-        } else {
-            Recipe::named(&self.recipe)?
-        };
+        if let Some(name) = &self.recipe {
+            let path = std::path::Path::new(name);
+            recipe = if path.extension().is_some_and(|e| e == "toml") || path.is_file() {
+                let text = std::fs::read_to_string(path).map_err(|e| {
+                    crate::Usage::new(format!("the recipe {} cannot be read: {e}", path.display()))
+                })?;
+                Recipe::from_toml(&text).map_err(|e| crate::Usage::new(format!("{}: {e}", path.display())))?
+            } else {
+                Recipe::named(name)?
+            };
+        }
         let mut set =
             |key: &str, value: Option<String>| value.map_or(Ok(()), |value| recipe.set(key, &value));
         set("model.arch", self.model.clone())?;

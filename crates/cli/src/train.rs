@@ -62,12 +62,8 @@ fn resumed(args: &args::Train, run: &Path) -> anyhow::Result<FineTune> {
             return Err(Usage::new("the run does not say where its pictures are: give the folder").into());
         }
     };
-    let changed = args.recipe.recipe != "two-stage" || !args.recipe.set.is_empty();
-    let recipe = if changed {
-        args.recipe.resolve()?
-    } else {
-        Recipe::from_toml(&folder.recipe().map_err(defrost::Error::from)?)?
-    };
+    let own = Recipe::from_toml(&folder.recipe().map_err(defrost::Error::from)?)?;
+    let recipe = args.recipe.change(own)?;
     Ok(FineTune::on(data).recipe(recipe).device(args.device.name()).into_folder(run))
 }
 
@@ -157,12 +153,8 @@ fn conclude(prepared: &Prepared, outcome: &Outcome, args: &args::Train) -> anyho
             }
             return Ok(ExitCode::from(130));
         }
-        Ending::Done(done) if args.output.quiet || args.output.json => {
-            if args.output.quiet {
-                writeln!(out, "{run}")?;
-            }
-            let _ = done;
-        }
+        Ending::Done(_) if args.output.quiet => writeln!(out, "{run}")?,
+        Ending::Done(_) if args.output.json => {}
         Ending::Done(done) => {
             let accuracy = done.accuracy.map_or("no validation pictures".into(), percent);
             let epoch = done.best_epoch.map_or(String::new(), |e| format!(" at epoch {}", e + 1));

@@ -181,7 +181,10 @@ impl Prepared {
             }
             Start::Resume => {
                 let mut run = Run::open(folder)?;
-                run.write_recipe(&job.recipe.to_toml())?;
+                // A resume that is refused must not change what the run says of itself.
+                if options.accept.contains(&defrost_train::Aspect::Recipe) {
+                    run.write_recipe(&job.recipe.to_toml())?;
+                }
                 defrost_train::resume(engine, &job, &mut run, options)?
             }
         };
