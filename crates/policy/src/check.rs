@@ -5,7 +5,7 @@ use std::fmt::Display;
 use crate::error::nearest;
 use crate::{
     ClassWeights, Clip, HeadKind, Loss, Lr, Metric, Optimizer, PhaseSpec, Recipe, RecipeError,
-    RecipeErrorKind, Schedule, Start, Thaw, Warmup,
+    RecipeErrorKind, Schedule, Start, Task, Thaw, Warmup,
 };
 
 const POSITIVE: &str = "it must be greater than 0";
@@ -81,6 +81,20 @@ impl Recipe {
         rule(data.image_size >= 32, "data.image_size", data.image_size, "it must be at least 32 pixels")?;
         let open = data.val_fraction > 0.0 && data.val_fraction < 1.0;
         rule(open, "data.val_fraction", data.val_fraction, "it must be greater than 0 and less than 1")?;
+        let several = data.balance && self.loss.task() != Task::Classification;
+        rule(
+            !several,
+            "data.balance",
+            "true",
+            "only images of one class each can be drawn equally often by class",
+        )?;
+        let scaled = data.standardize && self.loss.task() != Task::Regression;
+        rule(
+            !scaled,
+            "data.standardize",
+            "true",
+            "only the numbers of a regression have a mean and a spread",
+        )?;
         if let Some(resize) = &data.resize {
             rule(factor(resize.crop), "data.resize.crop", resize.crop, FACTOR)?;
         }
@@ -101,6 +115,14 @@ impl Recipe {
             Loss::Huber { delta } => rule(positive(*delta), "loss.delta", delta, POSITIVE)?,
             Loss::MeanSquared {} => {}
         }
+        let cut = self.augment.cutmix > 0.0 && self.loss.task() == Task::Regression;
+        let value = self.augment.cutmix;
+        rule(
+            !cut,
+            "augment.cutmix",
+            value,
+            "a piece of another image has no number: mix a regression by `mixup`",
+        )?;
         if let Some(ClassWeights::Table(table)) = self.loss.class_weights() {
             for (class, weight) in table {
                 rule(not_negative(*weight), &format!("loss.class_weights.{class}"), weight, NOT_NEGATIVE)?;
@@ -111,14 +133,18 @@ impl Recipe {
 
     /// Whether a metric means anything for the loss.
     fn check_metric(&self, metric: Metric, key: &str) -> Checked {
-        let numbers = matches!(metric, Metric::Mae | Metric::R2);
-        let either = matches!(metric, Metric::Loss | Metric::TrainLoss);
-        let value = format!("\"{metric}\"");
-        if self.loss.is_regression() {
-            rule(numbers || either, key, value, "a regression has the metrics loss, mae, r2 and train_loss")
-        } else {
-            rule(!numbers, key, value, "it is a metric of regression, and the loss is one of classification")
-        }
+        let known = match self.loss.task() {
+            Task::Classification => {
+                "of one class an image the metrics are accuracy, top5, precision, recall, f1 (these three also with \
+                 _weighted), map, auc, loss and train_loss"
+            }
+            Task::MultiLabel => {
+                "of several labels an image the metrics are map, auc, accuracy (every label right), precision, recall, f1 \
+                 (these three also with _weighted and _micro), loss and train_loss"
+            }
+            Task::Regression => "a regression has the metrics mae, rmse, r2, loss and train_loss",
+        };
+        rule(self.loss.task().metrics().contains(&metric), key, format!("\"{metric}\""), known)
     }
 
     /// Whether the weights that phase `i` starts from will be there.

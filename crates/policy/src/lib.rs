@@ -48,6 +48,7 @@ mod select;
 mod set;
 mod short;
 mod stop;
+mod task;
 mod thaw;
 
 pub use controller::Controller;
@@ -67,6 +68,7 @@ pub use resolve::{Group, Phase, Step};
 pub use schedule::{Rate, Schedule, Warmup};
 pub use select::{Selection, Selector};
 pub use stop::{EarlyStopping, Metric, Metrics, Mode, Stopper, Verdict};
+pub use task::Task;
 pub use thaw::{Decision, Plateau, Rollback, Thaw, Unit};
 
 #[cfg(test)]

@@ -58,16 +58,6 @@ impl Loss {
         Self::CrossEntropy { label_smoothing, class_weights: ClassWeights::None }
     }
 
-    /// Whether the target is one class an image.
-    pub const fn is_classification(&self) -> bool {
-        matches!(self, Self::CrossEntropy { .. } | Self::Focal { .. })
-    }
-
-    /// Whether the targets are numbers.
-    pub const fn is_regression(&self) -> bool {
-        matches!(self, Self::MeanSquared {} | Self::Huber { .. })
-    }
-
     /// The weights of classes, where the loss has them.
     pub const fn class_weights(&self) -> Option<&ClassWeights> {
         match self {

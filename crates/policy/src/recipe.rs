@@ -158,9 +158,21 @@ pub struct Data {
     pub image_size: usize,
     /// Part of each class that is set aside for validation, where the folder does not say it itself.
     pub val_fraction: f64,
-    /// Columns of a CSV data set that hold what is to be predicted, a number each; empty: the class. A class is a row of 0
-    /// and 1 for [`Loss::BinaryCrossEntropy`], its number for a regression.
+    /// The column of a CSV data set with the paths of the images; empty: found by its name (`image`, `file`, `path`, …).
+    pub image: String,
+    /// Columns of a CSV data set that hold what is to be predicted: the class; one column of labels or a column of 0 and 1
+    /// a label for [`Loss::BinaryCrossEntropy`]; a column a number for a regression. Empty: all that can be meant. In a
+    /// folder of classes the label of an image is its class, and the number is the class's name where all names are numbers,
+    /// otherwise its place among the classes.
     pub targets: Vec<String>,
+    /// What stands between labels in one column; empty: found by looking at them.
+    pub separator: String,
+    /// The column of a CSV data set that tells training from validation (`train`, `val`, or whether an image is for
+    /// validation); empty: found by its name (`split`, `part`, `is_valid`, …); `"none"`: `val_fraction` decides.
+    pub split: String,
+    /// Whether the numbers of a regression are learned with their mean taken away and divided by their standard deviation in
+    /// the training part. Answers and metrics are in the data's own units all the same; the loss is not.
+    pub standardize: bool,
     /// Whether every class is drawn equally often, whatever its number of images.
     pub balance: bool,
     /// Whether an unreadable image is an error; else it is skipped and counted.
@@ -184,7 +196,11 @@ impl Default for Data {
         Self {
             image_size: 224,
             val_fraction: 0.2,
+            image: String::new(),
             targets: Vec::new(),
+            separator: String::new(),
+            split: String::new(),
+            standardize: false,
             balance: false,
             strict: false,
             drop_last: false,

@@ -13,7 +13,8 @@ pub enum Metric {
     /// The loss.
     #[default]
     Loss,
-    /// Part of the images whose class has the greatest output.
+    /// Part of the images whose class has the greatest output; of several labels an image, part of the images for which
+    /// every label is right (subset accuracy).
     Accuracy,
     /// Part of the images whose class is among the five greatest outputs.
     #[serde(rename = "top5")]
@@ -24,12 +25,26 @@ pub enum Metric {
     Recall,
     /// F1, the mean over classes.
     F1,
+    /// Precision, the mean over classes weighted by their images.
+    PrecisionWeighted,
+    /// Recall, the mean over classes weighted by their images.
+    RecallWeighted,
+    /// F1, the mean over classes weighted by their images.
+    F1Weighted,
+    /// Precision over all answers of all labels together.
+    PrecisionMicro,
+    /// Recall over all answers of all labels together.
+    RecallMicro,
+    /// F1 over all answers of all labels together.
+    F1Micro,
     /// Mean average precision over classes.
     Map,
     /// Area under the receiver's curve, the mean over classes.
     Auc,
     /// Mean absolute error.
     Mae,
+    /// Root of the mean squared error.
+    Rmse,
     /// Coefficient of determination.
     R2,
     /// The mean loss of the epoch's training batches.
@@ -39,7 +54,7 @@ pub enum Metric {
 impl Metric {
     /// Whether less of it is better.
     pub const fn less_is_better(self) -> bool {
-        matches!(self, Self::Loss | Self::Mae | Self::TrainLoss)
+        matches!(self, Self::Loss | Self::Mae | Self::Rmse | Self::TrainLoss)
     }
 
     /// The name as written in a recipe and in `metrics.jsonl`.
@@ -51,9 +66,16 @@ impl Metric {
             Self::Precision => "precision",
             Self::Recall => "recall",
             Self::F1 => "f1",
+            Self::PrecisionWeighted => "precision_weighted",
+            Self::RecallWeighted => "recall_weighted",
+            Self::F1Weighted => "f1_weighted",
+            Self::PrecisionMicro => "precision_micro",
+            Self::RecallMicro => "recall_micro",
+            Self::F1Micro => "f1_micro",
             Self::Map => "map",
             Self::Auc => "auc",
             Self::Mae => "mae",
+            Self::Rmse => "rmse",
             Self::R2 => "r2",
             Self::TrainLoss => "train_loss",
         }

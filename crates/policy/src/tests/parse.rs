@@ -163,6 +163,22 @@ fn types_and_ranges_are_told_with_line() {
     assert!(e.contains("give `at`, `every` or `plateau`"), "{e}");
     let e = error(&format!("loss = \"huber\"\nmonitor = \"accuracy\"\n{SMALL}"));
     assert!(e.starts_with("line 2, `monitor`") && e.contains("a regression has the metrics"), "{e}");
+    let labels = "loss = \"binary_cross_entropy\"\n";
+    let e = error(&format!("{labels}monitor = \"top5\"\n{SMALL}"));
+    assert!(
+        e.starts_with("line 2, `monitor`") && e.contains("map, auc, accuracy (every label right)"),
+        "{e}"
+    );
+    for (monitor, loss) in
+        [("f1_micro", labels), ("auc", labels), ("f1_weighted", ""), ("rmse", "loss = \"huber\"\n")]
+    {
+        Recipe::from_toml(&format!("{loss}monitor = \"{monitor}\"\n{SMALL}"))
+            .unwrap_or_else(|e| panic!("{monitor}: {e}"));
+    }
+    let e = error(&format!("loss = \"mean_squared\"\nmonitor = \"r2\"\n[augment]\ncutmix = 1.0\n{SMALL}"));
+    assert!(e.starts_with("line 4, `augment.cutmix`") && e.contains("mixup"), "{e}");
+    let e = error(&format!("{labels}monitor = \"map\"\n[data]\nbalance = true\n{SMALL}"));
+    assert!(e.starts_with("line 4, `data.balance`"), "{e}");
 }
 
 #[test]
