@@ -176,7 +176,7 @@ impl Script {
     }
 }
 
-/// A step on the features at the cut is the step on the images.
+/// A step on the features at the cut is the step on the images, and so is what the stages behind it put out.
 fn from_the_cut<K: Kernels>(
     outcome: &mut Outcome,
     kernels: &Arc<K>,
@@ -186,10 +186,22 @@ fn from_the_cut<K: Kernels>(
 ) -> Result<(), ExecError> {
     let batch = network.batch(0, network.n);
     let mut reference = Reference::new(&network.graph, &network.params());
-    let want = reference.step(&phase.marking, &batch)?;
     let mut session = open(kernels, network)?;
-    session.begin(phase)?;
+    session.begin(phase.clone())?;
     let features = session.features(batch.n, Images::Array(&batch.images))?;
+    let stages = reference.stages(&batch)?;
+    let whole = session.stages(batch.n, Images::Array(&batch.images))?;
+    let behind = session.stages(batch.n, Images::Features(&features))?;
+    outcome.compare("the number of stages", &[whole.len() as f32], &[stages.len() as f64], 0.0);
+    let last = behind.last().is_some_and(|s| !s.is_empty());
+    outcome.compare("the last stage from the cut", &[f32::from(last)], &[1.0], 0.0);
+    for (i, want) in stages.iter().enumerate() {
+        outcome.compare(&format!("stage {i}"), &whole[i], want, tolerance);
+        if !behind[i].is_empty() {
+            outcome.compare(&format!("stage {i} from the cut"), &behind[i], want, tolerance);
+        }
+    }
+    let want = reference.step(&phase.marking, &batch)?;
     // Other images in between: nothing of the first may be left on the device. They leave traces in running statistics.
     train(&mut session, &network.batch(5, network.n))?;
     session.set_params(&network.params())?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use defrost_exec::{Rate, Rule};
-use defrost_graph::{Graph, Instruction, Loss, Marking, Origin, ParamId, ParamStore};
+use defrost_graph::{Graph, Instruction, Loss, Marking, NodeId, Origin, ParamId, ParamStore};
 use defrost_plan::{Options, Plan, PlanError, Purpose};
 use defrost_tensor::{Call, call};
 
@@ -58,6 +58,22 @@ impl<'g> Reference<'g> {
         let purpose = Purpose::Infer { until: self.graph.output() };
         let plan = Plan::new(self.graph, &Marking::frozen(self.graph), batch.n, purpose, self.options)?;
         Ok(self.run(&plan, batch).swap_remove(plan.output.index()))
+    }
+
+    /// For each stage, the mean over space of what its last node puts out in evaluation mode, `[n, c]`.
+    pub(crate) fn stages(&self, batch: &Batch) -> Result<Vec<Vec<f64>>, PlanError> {
+        let (graph, frozen) = (self.graph, Marking::frozen(self.graph));
+        let ends = (0..graph.stages().len()).filter_map(|stage| {
+            let inside = |id: &NodeId| graph.blocks()[graph.node(*id).block].stage == stage;
+            graph.node_ids().skip(1).filter(inside).last()
+        });
+        let mean = |until: NodeId| {
+            let plan = Plan::new(graph, &frozen, batch.n, Purpose::Infer { until }, self.options)?;
+            let values = self.run(&plan, batch).swap_remove(plan.output.index());
+            let each = graph.node(until).shape.h * graph.node(until).shape.w;
+            Ok(values.chunks_exact(each).map(|v| v.iter().sum::<f64>() / each as f64).collect())
+        };
+        ends.map(mean).collect()
     }
 
     /// One optimizer step, every parameter at one rate.

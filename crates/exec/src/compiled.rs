@@ -49,7 +49,9 @@ impl<B> Compiled<B> {
                 (Origin::ParamGrad(id), _) => Place::Grad(id.index()),
                 (_, Some(slot)) => Place::Slot(place_of_slot[slot]),
                 (origin, None) => {
-                    let used = !origin.is_transient() || value == plan.cut_value || value == plan.output;
+                    let tapped = plan.taps.iter().any(|(_, tap)| *tap == value);
+                    let used =
+                        !origin.is_transient() || value == plan.cut_value || value == plan.output || tapped;
                     if !used {
                         continue; // Fused away.
                     }

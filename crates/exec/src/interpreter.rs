@@ -3,15 +3,24 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use defrost_graph::{Graph, NodeId, Origin, ParamId, ParamStore};
+use defrost_graph::{Graph, NodeId, Origin, ParamId, ParamStore, Value};
 use defrost_plan::{Options, Plan, Purpose};
 use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout, call};
 
 use crate::compiled::{Compiled, Place};
 use crate::{ExecError, Images, Phase, Rate, Rule, Session, StepOutput, TrainBatch};
 
-/// Which plan: batch size, and the node wanted (`None`: the current phase's training step).
-type Key = (usize, Option<NodeId>);
+/// Which plan: batch size, and what is wanted (`None`: the current phase's training step).
+type Key = (usize, Option<Wanted>);
+
+/// What an evaluation is for.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+enum Wanted {
+    /// A node's value.
+    Node(NodeId),
+    /// What all stages put out.
+    Stages,
+}
 
 /// Chooses a part of a plan.
 type Part<B> = fn(&Compiled<B>) -> &[Call<Place, Place>];
@@ -69,14 +78,18 @@ impl<K: Kernels> Interpreter<K> {
     /// Makes sure that the plan for `key` is there, and its folded weights up to date.
     fn prepare(&mut self, key: Key) -> Result<(), ExecError> {
         if !self.plans.contains_key(&key) {
-            let (n, until) = key;
+            let (n, wanted) = key;
             let phase = self.phase.as_ref();
-            let plan = match until {
-                Some(until) => {
+            let plan = match wanted {
+                Some(wanted) => {
+                    let purpose = match wanted {
+                        Wanted::Node(until) => Purpose::Infer { until },
+                        Wanted::Stages => Purpose::Stages,
+                    };
                     let marking = phase.map(|p| p.marking.clone());
                     let marking = marking.unwrap_or_else(|| defrost_graph::Marking::frozen(&self.graph));
                     let options = phase.map_or_else(Options::default, |p| p.options);
-                    Plan::new(&self.graph, &marking, n, Purpose::Infer { until }, options)?
+                    Plan::new(&self.graph, &marking, n, purpose, options)?
                 }
                 None => {
                     let Phase { marking, loss, options } = phase.ok_or(ExecError::NoPhase)?;
@@ -199,13 +212,25 @@ impl<K: Kernels> Interpreter<K> {
 
     /// Runs the network in evaluation mode up to `until`.
     fn evaluate(&mut self, n: usize, images: Images<'_>, until: NodeId) -> Result<Vec<f32>, ExecError> {
-        let key = (n, Some(until));
+        let key = (n, Some(Wanted::Node(until)));
+        self.forward(key, images)?;
+        self.fetch(key, self.plans[&key].plan.output)
+    }
+
+    /// Runs the plan of an evaluation. Returns whether its prefix was skipped.
+    fn forward(&mut self, key: Key, images: Images<'_>) -> Result<bool, ExecError> {
         self.prepare(key)?;
-        if !self.feed(key, images)? {
+        let skip = self.feed(key, images)?;
+        if !skip {
             self.run(key, |c| &c.prefix)?;
         }
         self.run(key, |c| &c.suffix)?;
-        let (place, layout) = self.plans[&key].place(self.plans[&key].plan.output);
+        Ok(skip)
+    }
+
+    /// A value of a plan that has run.
+    fn fetch(&mut self, key: Key, value: Value) -> Result<Vec<f32>, ExecError> {
+        let (place, layout) = self.plans[&key].place(value);
         let mut host = vec![0.0; layout.len()];
         let kernels = Arc::clone(&self.kernels);
         kernels.download(layout, self.buffer_mut(key, place), &mut host)?;
@@ -333,6 +358,17 @@ impl<K: Kernels> Session for Interpreter<K> {
     fn features(&mut self, n: usize, images: Images<'_>) -> Result<Vec<f32>, ExecError> {
         let cut = self.cut()?;
         self.evaluate(n, images, cut)
+    }
+
+    fn stages(&mut self, n: usize, images: Images<'_>) -> Result<Vec<Vec<f32>>, ExecError> {
+        let key = (n, Some(Wanted::Stages));
+        let skipped = self.forward(key, images)?;
+        let Plan { taps, cut, .. } = &self.plans[&key].plan;
+        let (taps, cut) = (taps.clone(), *cut);
+        let fetch = |(node, value)| {
+            if skipped && node <= cut { Ok(Vec::new()) } else { self.fetch(key, value) }
+        };
+        taps.into_iter().map(fetch).collect()
     }
 
     fn params(&self) -> Result<ParamStore, ExecError> {

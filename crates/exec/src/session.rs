@@ -168,6 +168,13 @@ pub trait Session {
     /// As [`Session::forward_backward`].
     fn features(&mut self, n: usize, images: Images<'_>) -> Result<Vec<f32>, ExecError>;
 
+    /// For each stage of the network, in order, the mean over space of what it puts out in evaluation mode, `[n, c]`.
+    /// From [`Images::Features`], stages that end before the cut, or at it, are empty.
+    ///
+    /// # Errors
+    /// As [`Session::forward_backward`].
+    fn stages(&mut self, n: usize, images: Images<'_>) -> Result<Vec<Vec<f32>>, ExecError>;
+
     /// The current weights and buffers.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use defrost_tensor::{Call, Layout, Shape4, call};
+use defrost_tensor::{Call, Layout, PoolDesc, Shape4, call};
 
 use crate::{Graph, Marking, NodeId, ParamId, Statistics};
 
@@ -228,6 +228,21 @@ impl<'g> Emitter<'g> {
             self.graph.node(node).op.backward(&mut Backward { emitter: self, node, grad });
             self.release(grad);
         }
+    }
+
+    /// Emits the mean over space of what a node computes, `[n, c, 1, 1]`; the node's own value where that is one already.
+    ///
+    /// # Panics
+    /// Where the node has not been emitted.
+    pub fn mean(&mut self, node: NodeId) -> Value {
+        let (x, input) = (self.output(node), self.graph.node(node).shape.with_batch(self.batch));
+        if (input.h, input.w) == (1, 1) {
+            return x;
+        }
+        let out = self.values.add(Layout::Activation(Shape4 { h: 1, w: 1, ..input }), Origin::Saved(node));
+        let call = call::AvgPool { desc: PoolDesc::GLOBAL, input, x, out }.into();
+        self.instructions.push(Instruction { call, node, pass: Pass::Forward });
+        out
     }
 
     /// The value a node computes.

@@ -20,6 +20,9 @@ pub enum Purpose {
         /// The node whose value is wanted.
         until: NodeId,
     },
+    /// Forward in evaluation mode through the whole network, for the mean over space of what each stage puts out:
+    /// [`Plan::taps`].
+    Stages,
 }
 
 /// Which optional passes run. All but `accumulate` change memory and time, never a result by more than rounding.
@@ -99,6 +102,9 @@ pub struct Plan {
     pub cut_value: Value,
     /// The value wanted: the logits, or what [`Purpose::Infer`] asked for.
     pub output: Value,
+    /// For [`Purpose::Stages`], stage by stage from the input to the output: the last node, and the mean over space of
+    /// what it computes, `[n, c, 1, 1]`. Those of nodes up to the cut belong to the prefix. Else empty.
+    pub taps: Vec<(NodeId, Value)>,
     /// Where values live.
     pub slots: Slots,
     /// The parameters that train, in the table's order.
@@ -130,14 +136,19 @@ impl Plan {
                 let cut = if cut < until { cut } else { Graph::INPUT };
                 (vec![false; graph.nodes().len()], cut, until)
             }
+            Purpose::Stages => (vec![false; graph.nodes().len()], cut, graph.output()),
         };
         let wanted = needs.iter().filter(|n| **n).count();
         log.push(format!("need-backward: {wanted} of {} nodes pass a gradient", needs.len()));
 
         let mut emitter = Emitter::new(graph, marking, batch, training, needs, options.accumulate);
         let alive = ancestors(graph, until);
+        let (mut taps, ends) = (Vec::new(), stage_ends(graph));
         for id in graph.node_ids().filter(|id| alive[id.index()]) {
             emitter.forward(id);
+            if purpose == Purpose::Stages && ends.contains(&id) {
+                taps.push((id, emitter.mean(id)));
+            }
         }
         let (cut_value, output) = (emitter.output(cut), emitter.output(until));
         if let Purpose::Train(loss) = purpose {
@@ -147,7 +158,8 @@ impl Plan {
         let (mut values, mut instructions) = emitter.finish();
         log.push(format!("emit: {} calls over {} values", instructions.len(), values.len()));
 
-        let keep = [cut_value, output];
+        let mut keep = vec![cut_value, output];
+        keep.extend(taps.iter().map(|(_, value)| value));
         let mut setup = Vec::new();
         if options.fold {
             let trains = |values: &Values, value| match values.info(value).origin {
@@ -176,7 +188,7 @@ impl Plan {
             suffix.len()
         ));
         let trained = if training { marking.params.iter().collect() } else { Vec::new() };
-        Ok(Self { batch, values, setup, prefix, suffix, cut, cut_value, output, slots, trained, log })
+        Ok(Self { batch, values, setup, prefix, suffix, cut, cut_value, output, taps, slots, trained, log })
     }
 
     /// Every call of a step: prefix, then suffix.
@@ -251,6 +263,13 @@ fn check(graph: &Graph, marking: &Marking, batch: usize, training: bool) -> Resu
         }
     }
     Ok(())
+}
+
+/// The last node of each stage that has any.
+fn stage_ends(graph: &Graph) -> Vec<NodeId> {
+    let stage = |id: NodeId| graph.blocks().get(graph.node(id).block).map(|b| b.stage);
+    let last = |s: usize| graph.node_ids().skip(1).filter(|&id| stage(id) == Some(s)).last();
+    (0..graph.stages().len()).filter_map(last).collect()
 }
 
 /// For each node, whether `until` depends on it.
