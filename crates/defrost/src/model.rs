@@ -177,9 +177,10 @@ fn named(arch: Arch, tensors: NamedTensors, words: String) -> Result<Source, Err
         (_, Some(spec)) => spec.geometry,
         (Some("keras"), _) => Geometry::Keras,
         _ if is_keras => Geometry::Keras,
-        _ => Geometry::Torch,
+        _ => arch.default_geometry(),
     };
     let family = match (geometry, arch) {
+        (Geometry::Tensorflow, _) => "lite",
         (Geometry::Keras, Arch::MobilenetV2) => "tf",
         (Geometry::Keras, _) => "caffe",
         _ => "torch",

@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Geometry, ZooError, error::nearest};
 
-/// An architecture, under torchvision's name.
+/// An architecture, under its published name: torchvision's where it has one.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(into = "String", try_from = "String")]
 #[non_exhaustive]
 pub enum Arch {
+    /// `efficientnet_lite0` (Tan and Le 2019 without squeeze-and-excitation and with ReLU6; Google's `lite` release 2020).
+    EfficientnetLite0,
     /// `mobilenet_v2` (Sandler et al. 2018).
     MobilenetV2,
     /// `resnet18` (He et al. 2015).
@@ -23,11 +25,13 @@ pub enum Arch {
 
 impl Arch {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::MobilenetV2, Self::Resnet18, Self::Resnet50, Self::Vgg16];
+    pub const ALL: [Self; 5] =
+        [Self::EfficientnetLite0, Self::MobilenetV2, Self::Resnet18, Self::Resnet50, Self::Vgg16];
 
-    /// torchvision's name.
+    /// torchvision's name, or timm's.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::EfficientnetLite0 => "efficientnet_lite0",
             Self::MobilenetV2 => "mobilenet_v2",
             Self::Resnet18 => "resnet18",
             Self::Resnet50 => "resnet50",
@@ -38,6 +42,7 @@ impl Arch {
     /// The module that holds the classifier, as in `fc`: parameters of a head are below this name.
     pub const fn head_root(self) -> &'static str {
         match self {
+            Self::EfficientnetLite0 => "_fc",
             Self::Resnet18 | Self::Resnet50 => "fc",
             Self::MobilenetV2 | Self::Vgg16 => "classifier",
         }
@@ -53,12 +58,29 @@ impl Arch {
         matches!(self, Self::MobilenetV2)
     }
 
+    /// The geometry that the architecture's first weights were published in.
+    pub const fn default_geometry(self) -> Geometry {
+        match self {
+            Self::EfficientnetLite0 => Geometry::Tensorflow,
+            _ => Geometry::Torch,
+        }
+    }
+
     /// Whether a framework publishes weights of this architecture in its own geometry.
     pub const fn has_geometry(self, geometry: Geometry) -> bool {
         match geometry {
             Geometry::Torch => true,
-            Geometry::Keras => !matches!(self, Self::Resnet18),
+            Geometry::Keras => matches!(self, Self::MobilenetV2 | Self::Resnet50 | Self::Vgg16),
+            Geometry::Tensorflow => matches!(self, Self::EfficientnetLite0),
+            Geometry::Lasagne => matches!(self, Self::Resnet50 | Self::Vgg16),
         }
+    }
+
+    /// The geometries there are weights in, the default first.
+    pub fn geometries(self) -> impl Iterator<Item = Geometry> {
+        let first = self.default_geometry();
+        let others = Geometry::ALL.into_iter().filter(move |&g| g != first && self.has_geometry(g));
+        std::iter::once(first).chain(others)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The zoo: architectures as graphs, heads, preprocessing, and what is known of published weights.
 //!
 //! The decision that shapes this crate: **a model is its published parameter table.** Names, shapes and order are
-//! torchvision's to the letter, so that a file of weights needs no model code to be loaded and a file that we write is read
+//! torchvision's to the letter (EfficientNet-Lite0's, which torchvision lacks, those of its PyTorch package), so that a file of weights needs no model code to be loaded and a file that we write is read
 //! by others. Frameworks that compute the same architecture differently are a [`Geometry`] of it and keep the names.
 //! This crate knows no file format: weights come in as named [`defrost_tensor::HostTensor`]s.
 //!
@@ -18,6 +18,7 @@
 //! ```
 
 mod arch;
+mod efficientnet_lite0;
 mod error;
 mod head;
 pub mod keras;

@@ -6,7 +6,7 @@ use std::fmt;
 use defrost_graph::{Graph, ParamId, ParamKind, ParamStore};
 use defrost_tensor::HostTensor;
 
-use crate::{Arch, Geometry, ModelSpec, Tradition, ZooError, adapt_in_channels};
+use crate::{Arch, ModelSpec, Tradition, ZooError, adapt_in_channels};
 
 /// What is done with the head's tensors.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -264,7 +264,7 @@ fn which_fits(tensors: &[(&str, &[usize])]) -> Option<String> {
     let by_name: HashMap<_, _> = tensors.iter().copied().collect();
     for arch in Arch::ALL {
         for &width in if arch.has_width() { &WIDTHS[..] } else { &WIDTHS[..1] } {
-            for geometry in [Geometry::Torch, Geometry::Keras] {
+            for geometry in arch.geometries() {
                 let spec = ModelSpec::new(arch, 1000).with_image_size(64);
                 let spec = spec.with_width(width).with_geometry(geometry);
                 let Ok(graph) = spec.build() else { continue };
@@ -281,8 +281,8 @@ fn which_fits(tensors: &[(&str, &[usize])]) -> Option<String> {
                 if width != 1.0 {
                     text += &format!(" (width {width})");
                 }
-                if geometry == Geometry::Keras {
-                    text += " in Keras' geometry";
+                if geometry != arch.default_geometry() {
+                    text += &format!(" in {geometry} geometry");
                 }
                 match channels {
                     1 => text += " on grey images",

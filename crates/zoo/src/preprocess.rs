@@ -64,13 +64,19 @@ impl Preprocess {
         Self::new([0.5; 3], [0.5; 3])
     }
 
-    /// The family called `torch`, `tf`, `caffe` or `inception`, as a file's metadata says it.
+    /// `(x - 127) / 128` on 0…255; 256, cropped to 224 (EfficientNet-Lite).
+    pub fn lite() -> Self {
+        Self::new([127.0 / 255.0; 3], [128.0 / 255.0; 3]).with_interpolation(Interpolation::Bicubic)
+    }
+
+    /// The family called `torch`, `tf`, `caffe`, `inception` or `lite`, as a file's metadata says it.
     pub fn from_family(name: &str) -> Option<Self> {
         match name {
             "torch" => Some(Self::torch()),
             "tf" => Some(Self::tf()),
             "caffe" => Some(Self::caffe()),
             "inception" => Some(Self::inception()),
+            "lite" => Some(Self::lite()),
             _ => None,
         }
     }
@@ -130,6 +136,8 @@ mod tests {
         near(at(&Preprocess::tf(), 3, 255.0), &[1.0; 3]);
         near(at(&Preprocess::caffe(), 3, 100.0), &[-3.939, -16.779, -23.68]);
         assert!(Preprocess::caffe().pixel_scale(3).reversed);
+        near(at(&Preprocess::lite(), 3, 255.0), &[1.0; 3]);
+        near(at(&Preprocess::lite(), 3, 0.0), &[-127.0 / 128.0; 3]);
         near(at(&Preprocess::torch(), 1, 0.0), &[-0.449 / 0.226]);
         assert_eq!(at(&Preprocess::torch(), 4, 9.0)[3], at(&Preprocess::torch(), 4, 9.0)[0]);
     }
@@ -144,7 +152,7 @@ mod tests {
 
     #[test]
     fn families_are_found_and_survive_serialisation() {
-        for name in ["torch", "tf", "caffe", "inception"] {
+        for name in ["torch", "tf", "caffe", "inception", "lite"] {
             let family = Preprocess::from_family(name).unwrap();
             let text = serde_json::to_string(&family).unwrap();
             assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), family);

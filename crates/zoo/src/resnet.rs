@@ -1,6 +1,7 @@
 //! ResNet18 and ResNet50 (He et al. 2015, "Deep Residual Learning for Image Recognition").
 //!
-//! torchvision's ResNet50 is "v1.5": the stride of a bottleneck is on its 3×3. Keras' is the paper's, on the first 1×1.
+//! torchvision's ResNet50 is "v1.5": the stride of a bottleneck is on its 3×3. Keras' and Caffe's (which is Lasagne's) are
+//! the paper's, on the first 1×1.
 
 use defrost_tensor::{Activation, ConvDesc, NormDesc, PoolDesc, RunningVariance};
 
@@ -20,13 +21,17 @@ pub(crate) const RESNET18: Config = Config { blocks: [2, 2, 2, 2], bottleneck: f
 pub(crate) const RESNET50: Config = Config { blocks: [3, 4, 6, 3], bottleneck: true };
 
 pub(crate) fn build(spec: &ModelSpec, net: &mut Net, config: Config) -> Result<(), ZooError> {
-    let style = Style { keras: spec.geometry == Geometry::Keras };
+    let style = Style(spec.geometry);
     net.stage("conv1", false);
-    style.conv(net, "conv1", ConvDesc::new(spec.in_channels, 64, 7, 2, 3))?;
+    net.conv("conv1", ConvDesc::new(spec.in_channels, 64, 7, 2, 3), style.0 != Geometry::Torch)?;
     style.norm(net, "bn1")?;
     net.activate("relu", Activation::Relu)?;
     // Keras pads this with zeros, torch with minus infinity: the same behind a ReLU.
-    net.max_pool("maxpool", PoolDesc::square(3, 2, 1))?;
+    let pool = match style.0 {
+        Geometry::Lasagne => PoolDesc::Window { kernel: [3; 2], stride: [2; 2], padding: [0; 2], ceil: true },
+        _ => PoolDesc::square(3, 2, 1),
+    };
+    net.max_pool("maxpool", pool)?;
     for (i, &count) in config.blocks.iter().enumerate() {
         let layer = format!("layer{}", i + 1);
         net.stage(&layer, false);
@@ -40,21 +45,21 @@ pub(crate) fn build(spec: &ModelSpec, net: &mut Net, config: Config) -> Result<(
 }
 
 #[derive(Clone, Copy)]
-struct Style {
-    keras: bool,
-}
+struct Style(Geometry);
 
 impl Style {
     fn conv(self, net: &mut Net, name: &str, desc: ConvDesc) -> Result<(), ZooError> {
-        Ok(net.conv(name, desc, self.keras)?)
+        Ok(net.conv(name, desc, self.0 == Geometry::Keras)?)
     }
 
     fn norm(self, net: &mut Net, name: &str) -> Result<(), ZooError> {
         let channels = net.shape().c;
-        let desc = if self.keras {
-            NormDesc { channels, eps: 1.001e-5, momentum: 0.01, running_variance: RunningVariance::Biased }
-        } else {
-            NormDesc::torch(channels)
+        let biased =
+            |eps, momentum| NormDesc { channels, eps, momentum, running_variance: RunningVariance::Biased };
+        let desc = match self.0 {
+            Geometry::Keras => biased(1.001e-5, 0.01),
+            Geometry::Lasagne => biased(1e-4, 0.1),
+            _ => NormDesc::torch(channels),
         };
         Ok(net.norm(name, desc)?)
     }
@@ -72,7 +77,7 @@ fn block(
     let (input, channels) = (net.at(), net.shape().c);
     let out = if bottleneck { 4 * width } else { width };
     let convs = if bottleneck {
-        let (first, second) = if style.keras { (stride, 1) } else { (1, stride) };
+        let (first, second) = if style.0 == Geometry::Torch { (1, stride) } else { (stride, 1) };
         vec![
             ConvDesc::new(channels, width, 1, first, 0),
             ConvDesc::new(width, width, 3, second, 1),

@@ -1,13 +1,14 @@
 //! What a model is made from: the few choices that decide a graph.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use defrost_graph::Graph;
 use defrost_tensor::Shape4;
 use serde::{Deserialize, Serialize};
 
+use crate::error::nearest;
 use crate::layers::Net;
-use crate::{Arch, Head, HeadInit, ZooError, mobilenet_v2, resnet, vgg};
+use crate::{Arch, Head, HeadInit, ZooError, efficientnet_lite0, mobilenet_v2, resnet, vgg};
 
 /// Whose arithmetic a network follows where frameworks differ. Weights only fit the geometry they were trained in,
 /// though names and shapes agree.
@@ -15,7 +16,7 @@ use crate::{Arch, Head, HeadInit, ZooError, mobilenet_v2, resnet, vgg};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Geometry {
-    /// torchvision: symmetric padding, ResNet v1.5 (stride on the 3×3), batch norm `eps` 1e-5 and momentum 0.1.
+    /// torchvision and timm: symmetric padding, ResNet v1.5 (stride on the 3×3), batch norm `eps` 1e-5 and momentum 0.1.
     #[default]
     Torch,
     /// Keras applications: "same" padding at stride 2, ResNet50 v1 (stride on the first 1×1, biased convolutions,
@@ -23,14 +24,44 @@ pub enum Geometry {
     ///
     /// VGG16 is the same network in both; Keras flattens in `h, w, c` order, which an importer undoes in `classifier.0`.
     Keras,
+    /// TensorFlow's EfficientNet-Lite0: "same" padding, batch norm with `eps` 1e-3 and momentum 0.01.
+    Tensorflow,
+    /// Lasagne's recipes. ResNet50 in Caffe's layout: stride on the first 1×1, a bias on `conv1` alone, max-pooling without
+    /// padding that counts a last, partial window; batch norm `eps` 1e-4 and momentum 0.1. VGG16 is torchvision's network.
+    Lasagne,
+}
+
+impl Geometry {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Torch, Self::Keras, Self::Tensorflow, Self::Lasagne];
+
+    /// As in `keras`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Torch => "torch",
+            Self::Keras => "keras",
+            Self::Tensorflow => "tensorflow",
+            Self::Lasagne => "lasagne",
+        }
+    }
+}
+
+impl FromStr for Geometry {
+    type Err = ZooError;
+
+    fn from_str(name: &str) -> Result<Self, ZooError> {
+        Self::ALL.into_iter().find(|g| g.name() == name).ok_or_else(|| ZooError::Unknown {
+            what: "geometry",
+            name: name.into(),
+            nearest: nearest(name, Self::ALL.map(Self::name)),
+            choices: Self::ALL.map(|g| g.name().into()).into(),
+        })
+    }
 }
 
 impl fmt::Display for Geometry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Torch => "torch",
-            Self::Keras => "keras",
-        })
+        f.pad(self.name())
     }
 }
 
@@ -65,7 +96,8 @@ impl Default for ModelSpec {
 }
 
 impl ModelSpec {
-    /// `arch` for `classes` classes as torchvision has it: 224×224 RGB, the published head.
+    /// `arch` for `classes` classes as it was first published: 224×224 RGB, the published head,
+    /// [`Arch::default_geometry`].
     pub fn new(arch: Arch, classes: usize) -> Self {
         Self {
             arch,
@@ -73,7 +105,7 @@ impl ModelSpec {
             in_channels: 3,
             image_size: [224; 2],
             width: 1.0,
-            geometry: Geometry::Torch,
+            geometry: arch.default_geometry(),
             head: Head::Original,
             head_init: HeadInit::Published,
         }
@@ -109,7 +141,7 @@ impl ModelSpec {
         Self { width, ..self }
     }
 
-    /// The graph: torchvision's parameter names, shapes and order.
+    /// The graph: the published parameter names, shapes and order.
     ///
     /// # Errors
     /// A size, count, width, geometry or head that this architecture does not have, with what it does have.
@@ -118,6 +150,7 @@ impl ModelSpec {
         let input = Shape4::new(1, self.in_channels, self.image_size[0], self.image_size[1]);
         let mut net = Net::new(self.arch.name(), input);
         match self.arch {
+            Arch::EfficientnetLite0 => efficientnet_lite0::build(self, &mut net)?,
             Arch::MobilenetV2 => mobilenet_v2::build(self, &mut net)?,
             Arch::Resnet18 => resnet::build(self, &mut net, resnet::RESNET18)?,
             Arch::Resnet50 => resnet::build(self, &mut net, resnet::RESNET50)?,

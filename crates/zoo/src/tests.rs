@@ -34,6 +34,7 @@ fn node_shape(graph: &Graph, name: &str) -> [usize; 3] {
 #[test]
 fn counts_are_the_published_ones() {
     for (arch, parameters, gmacs) in [
+        (Arch::EfficientnetLite0, 4_652_008, 0.385),
         (Arch::Resnet18, 11_689_512, 1.814),
         (Arch::Resnet50, 25_557_032, 4.089),
         (Arch::MobilenetV2, 3_504_872, 0.301),
@@ -118,6 +119,19 @@ fn shapes_are_torchvisions() {
     ] {
         assert_eq!(shape(&mobile, name), want, "{name}");
     }
+    let lite = build(Arch::EfficientnetLite0, 64);
+    for (name, want) in [
+        ("_conv_stem.weight", &[32, 3, 3, 3][..]),
+        ("_blocks.0._depthwise_conv.weight", &[32, 1, 3, 3]),
+        ("_blocks.0._project_conv.weight", &[16, 32, 1, 1]),
+        ("_blocks.3._expand_conv.weight", &[144, 24, 1, 1]),
+        ("_blocks.3._depthwise_conv.weight", &[144, 1, 5, 5]),
+        ("_blocks.15._bn2.running_mean", &[320]),
+        ("_conv_head.weight", &[1280, 320, 1, 1]),
+        ("_fc.weight", &[1000, 1280]),
+    ] {
+        assert_eq!(shape(&lite, name), want, "{name}");
+    }
     let vgg = build(Arch::Vgg16, 64);
     for (name, want) in [
         ("features.0.weight", &[64, 3, 3, 3][..]),
@@ -142,6 +156,12 @@ fn stages_and_blocks_are_the_plans_rows_and_timms_groups() {
     let mobile = build(Arch::MobilenetV2, 64);
     assert_eq!((stages(&mobile).len(), stages(&mobile)[18].as_str()), (20, "features.18"));
     assert_eq!(mobile.blocks().len(), 20);
+    let lite = build(Arch::EfficientnetLite0, 64);
+    assert_eq!((stages(&lite).len(), lite.blocks().len()), (19, 19));
+    assert_eq!(
+        [&stages(&lite)[0], &stages(&lite)[5], &stages(&lite)[18]],
+        ["_conv_stem", "_blocks.4", "_fc"]
+    );
     let vgg = build(Arch::Vgg16, 64);
     let want = [
         "features.0",
@@ -154,7 +174,7 @@ fn stages_and_blocks_are_the_plans_rows_and_timms_groups() {
     ];
     assert_eq!(stages(&vgg)[..7], want);
     assert_eq!(vgg.blocks().len(), 16);
-    for graph in [r18, mobile, vgg] {
+    for graph in [r18, mobile, lite, vgg] {
         assert!(graph.stages().last().unwrap().head);
         assert!(graph.params().last().unwrap().name.ends_with(".bias"));
         assert_eq!(graph.stages().iter().filter(|s| s.head).count(), 1);
@@ -181,6 +201,7 @@ fn any_size_from_32_any_channels_any_classes() {
         assert_eq!(node_shape(&build(Arch::Resnet18, size), "layer4.1.relu"), [512, rows, rows]);
         assert_eq!(node_shape(&build(Arch::Resnet50, size), "layer4.2.relu"), [2048, rows, rows]);
         assert_eq!(node_shape(&build(Arch::MobilenetV2, size), "features.18.2"), [1280, rows, rows]);
+        assert_eq!(node_shape(&build(Arch::EfficientnetLite0, size), "_swish1"), [1280, rows, rows]);
     }
     assert_eq!(node_shape(&build(Arch::Vgg16, 33), "features.30"), [512, 1, 1]);
     assert_eq!(node_shape(&build(Arch::Vgg16, 33), "avgpool"), [512, 7, 7]);
@@ -219,8 +240,30 @@ fn keras_geometry_pads_below_and_right_and_strides_first() {
     assert_eq!(shape(&graph, "layer4.0.downsample.0.bias"), [2048]);
     let norms: Vec<_> = graph.nodes().iter().filter_map(|n| n.op.norm()).collect();
     assert!(norms.iter().all(|n| n.eps == 1.001e-5 && n.running_variance == RunningVariance::Biased));
+    let spec = ModelSpec::new(Arch::Resnet50, 1000).with_geometry(Geometry::Lasagne);
+    let graph = spec.build().unwrap();
+    assert_eq!(node_shape(&graph, "maxpool"), [64, 56, 56]);
+    assert_eq!(node_shape(&graph, "layer2.0.conv1"), [128, 28, 28]);
+    let biases = graph.params().iter().filter(|p| p.kind == ParamKind::Bias).map(|p| p.name.as_str());
+    assert!(biases.eq(["conv1.bias", "fc.bias"]));
     let error = ModelSpec::new(Arch::Resnet18, 10).with_geometry(Geometry::Keras).build().unwrap_err();
     assert_eq!(error.to_string(), "resnet18 has no keras geometry: use geometry `torch`");
+}
+
+#[test]
+fn lite0_pads_as_tensorflow_or_as_timm() {
+    let of = |geometry| {
+        let spec = ModelSpec::new(Arch::EfficientnetLite0, 10).with_image_size(64);
+        let graph = spec.with_geometry(geometry).build().unwrap();
+        let node = graph.nodes().iter().find(|n| n.name == "_blocks.3._depthwise_conv").unwrap();
+        (format!("{:?}", node.op), graph.nodes().iter().find_map(|n| n.op.norm().copied()).unwrap())
+    };
+    let (conv, norm) = of(Geometry::Tensorflow);
+    assert!(conv.contains("padding: Same") && (norm.eps, norm.momentum) == (1e-3, 0.01), "{conv}");
+    let (conv, norm) = of(Geometry::Torch);
+    assert!(conv.contains("padding: Symmetric([2, 2])") && norm.eps == 1e-5, "{conv}");
+    assert_eq!(ModelSpec::new(Arch::EfficientnetLite0, 10).geometry, Geometry::Tensorflow);
+    assert!("tensorflow".parse::<Geometry>().unwrap() == Geometry::Tensorflow);
 }
 
 #[test]
@@ -297,7 +340,8 @@ fn names_suggest_the_nearest() {
     let error = "MobileNetV2".parse::<Arch>().unwrap_err().to_string();
     assert_eq!(
         error,
-        "there is no model `MobileNetV2`, did you mean `mobilenet_v2`?; there is mobilenet_v2, resnet18, resnet50, vgg16"
+        "there is no model `MobileNetV2`, did you mean `mobilenet_v2`?; there is \
+         efficientnet_lite0, mobilenet_v2, resnet18, resnet50, vgg16"
     );
     assert!(!"yolo".parse::<Arch>().unwrap_err().to_string().contains("did you mean"));
 }

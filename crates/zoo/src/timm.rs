@@ -1,6 +1,6 @@
 //! timm's names of the published networks, as torchvision's.
 //!
-//! ResNets have the same names in both. timm's MobileNetV2 is an EfficientNet by its names, and its VGG16 has convolutions
+//! ResNets have the same names in both. timm's MobileNetV2 is an EfficientNet by its names, as is EfficientNet-Lite0, and its VGG16 has convolutions
 //! in place of the two wide dense layers; their values are in the same order. timm computes as torchvision does.
 
 use defrost_tensor::HostTensor;
@@ -16,6 +16,7 @@ pub fn to_torchvision(
 ) -> Vec<(String, HostTensor)> {
     let rename = |(timm, tensor): (String, HostTensor)| {
         let name = match arch {
+            Arch::EfficientnetLite0 => efficientnet_lite0_name(&timm),
             Arch::MobilenetV2 => mobilenet_v2_name(&timm),
             Arch::Vgg16 => vgg16_name(&timm),
             Arch::Resnet18 | Arch::Resnet50 => None,
@@ -35,8 +36,6 @@ pub fn to_torchvision(
 
 /// torchvision's name of a tensor of timm's `mobilenetv2_*`.
 pub fn mobilenet_v2_name(timm: &str) -> Option<String> {
-    /// Blocks before each of timm's stages.
-    const BEFORE: [usize; 8] = [0, 1, 3, 6, 10, 13, 16, 17];
     let (module, leaf) = timm.rsplit_once('.')?;
     let module = match module {
         "conv_stem" => "features.0.0".into(),
@@ -45,31 +44,49 @@ pub fn mobilenet_v2_name(timm: &str) -> Option<String> {
         "bn2" => "features.18.1".into(),
         "classifier" => "classifier.1".into(),
         _ => {
-            let mut parts = module.strip_prefix("blocks.")?.split('.');
-            let (stage, block, part) = (parts.next()?, parts.next()?, parts.next()?);
-            let (stage, block): (usize, usize) = (stage.parse().ok()?, block.parse().ok()?);
-            let index = BEFORE.get(stage)? + block;
-            if parts.next().is_some() || index >= *BEFORE.get(stage + 1)? {
-                return None;
-            }
-            let place = match (stage, part) {
-                (0, "conv_dw") => "0.0",
-                (0, "bn1") => "0.1",
-                (0, "conv_pw") => "1",
-                (0, "bn2") => "2",
-                (0, _) => return None,
-                (_, "conv_pw") => "0.0",
-                (_, "bn1") => "0.1",
-                (_, "conv_dw") => "1.0",
-                (_, "bn2") => "1.1",
-                (_, "conv_pwl") => "2",
-                (_, "bn3") => "3",
-                _ => return None,
-            };
+            let (index, part) = block(module, &[0, 1, 3, 6, 10, 13, 16, 17])?;
+            let place = ["0.0", "0.1", "1.0", "1.1", "2", "3"][part];
+            // The first block does not expand, so what follows moves up by one.
+            let place = if index == 0 { ["", "", "0.0", "0.1", "1", "2"][part] } else { place };
             format!("features.{}.conv.{place}", index + 1)
         }
     };
     Some(format!("{module}.{leaf}"))
+}
+
+/// The published name of a tensor of timm's `efficientnet_lite0` and `tf_efficientnet_lite0`.
+pub fn efficientnet_lite0_name(timm: &str) -> Option<String> {
+    let (module, leaf) = timm.rsplit_once('.')?;
+    let module = match module {
+        "conv_stem" => "_conv_stem".into(),
+        "bn1" => "_bn0".into(),
+        "conv_head" => "_conv_head".into(),
+        "bn2" => "_bn1".into(),
+        "classifier" => "_fc".into(),
+        _ => {
+            let (index, part) = block(module, &[0, 1, 3, 5, 8, 11, 15, 16])?;
+            let place = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"][part];
+            format!("_blocks.{index}.{place}")
+        }
+    };
+    Some(format!("{module}.{leaf}"))
+}
+
+/// The number of a module's inverted residual and the module's place in it: expanding, depthwise and projecting convolution,
+/// each with its normalisation. `before` are the blocks before each of timm's stages; the first block does not expand.
+fn block(module: &str, before: &[usize; 8]) -> Option<(usize, usize)> {
+    let mut parts = module.strip_prefix("blocks.")?.split('.');
+    let (stage, block, part) = (parts.next()?, parts.next()?, parts.next()?);
+    let (stage, block): (usize, usize) = (stage.parse().ok()?, block.parse().ok()?);
+    let index = before.get(stage)?.checked_add(block)?;
+    if parts.next().is_some() || index >= *before.get(stage + 1)? {
+        return None;
+    }
+    let names: &[_] = match index {
+        0 => &["", "", "conv_dw", "bn1", "conv_pw", "bn2"],
+        _ => &["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"],
+    };
+    Some((index, names.iter().position(|n| *n == part)?))
 }
 
 /// torchvision's name of a tensor of timm's `vgg16`, where it differs.
@@ -89,10 +106,10 @@ mod tests {
     use super::*;
     use crate::{HeadLoading, ModelSpec, match_weights};
 
-    /// timm's own listing of `mobilenetv2_100`: seven stages of blocks.
-    fn timm_names() -> Vec<String> {
+    /// timm's own listing of an EfficientNet of these blocks in each stage.
+    fn timm_names(blocks: [usize; 7]) -> Vec<String> {
         let mut modules = vec!["conv_stem".to_owned(), "bn1".into()];
-        for (stage, blocks) in [1, 2, 3, 4, 3, 3, 1].into_iter().enumerate() {
+        for (stage, blocks) in blocks.into_iter().enumerate() {
             for block in 0..blocks {
                 let parts: &[_] = match stage {
                     0 => &["conv_dw", "bn1", "conv_pw", "bn2"],
@@ -113,13 +130,21 @@ mod tests {
     }
 
     #[test]
-    fn every_name_of_mobilenet_v2_is_found_in_order() {
-        let graph = ModelSpec::new(Arch::MobilenetV2, 1000).build().unwrap();
-        let names = timm_names().into_iter().map(|n| mobilenet_v2_name(&n).unwrap_or_else(|| panic!("{n}")));
-        let names: Vec<_> = names.filter(|n| !n.ends_with("tracked")).collect();
-        assert!(names.iter().eq(graph.params().iter().map(|p| &p.name)));
-        for other in ["blocks.7.0.bn1.weight", "blocks.6.1.bn1.weight", "features.0.0.weight", "bn3.weight"] {
-            assert_eq!(mobilenet_v2_name(other), None, "{other}");
+    fn every_name_of_the_efficientnets_is_found_in_order() {
+        type Map = fn(&str) -> Option<String>;
+        for (arch, blocks, map) in [
+            (Arch::MobilenetV2, [1, 2, 3, 4, 3, 3, 1], mobilenet_v2_name as Map),
+            (Arch::EfficientnetLite0, [1, 2, 2, 3, 3, 4, 1], efficientnet_lite0_name),
+        ] {
+            let graph = ModelSpec::new(arch, 1000).build().unwrap();
+            let names = timm_names(blocks).into_iter().map(|n| map(&n).unwrap_or_else(|| panic!("{n}")));
+            let names: Vec<_> = names.filter(|n| !n.ends_with("tracked")).collect();
+            assert!(names.iter().eq(graph.params().iter().map(|p| &p.name)), "{arch}");
+            for other in
+                ["blocks.7.0.bn1.weight", "blocks.6.1.bn1.weight", "features.0.0.weight", "bn3.weight"]
+            {
+                assert_eq!(map(other), None, "{other}");
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What loads, what is new, and what a misfit says.
 
 use super::*;
-use crate::Head;
+use crate::{Geometry, Head};
 
 fn spec(arch: Arch, classes: usize) -> ModelSpec {
     ModelSpec::new(arch, classes).with_image_size(32)
@@ -108,7 +108,7 @@ fn a_misfit_lists_the_first_and_says_what_would_fit() {
     let keras = file(&spec(Arch::Resnet50, 3).with_geometry(Geometry::Keras));
     let torch = spec(Arch::Resnet50, 3).build().unwrap();
     let error = load(&torch, keras, &LoadOptions::default()).unwrap_err().to_string();
-    assert!(error.ends_with("these are weights of resnet50 in Keras' geometry for 3 classes"), "{error}");
+    assert!(error.ends_with("these are weights of resnet50 in keras geometry for 3 classes"), "{error}");
 }
 
 #[test]
