@@ -65,7 +65,7 @@ impl<'g> Reference<'g> {
         let (graph, frozen) = (self.graph, Marking::frozen(self.graph));
         let ends = (0..graph.stages().len()).filter_map(|stage| {
             let inside = |id: &NodeId| graph.blocks()[graph.node(*id).block].stage == stage;
-            graph.node_ids().skip(1).filter(inside).last()
+            graph.node_ids().skip(1).rfind(inside)
         });
         let mean = |until: NodeId| {
             let plan = Plan::new(graph, &frozen, batch.n, Purpose::Infer { until }, self.options)?;

@@ -268,7 +268,7 @@ fn check(graph: &Graph, marking: &Marking, batch: usize, training: bool) -> Resu
 /// The last node of each stage that has any.
 fn stage_ends(graph: &Graph) -> Vec<NodeId> {
     let stage = |id: NodeId| graph.blocks().get(graph.node(id).block).map(|b| b.stage);
-    let last = |s: usize| graph.node_ids().skip(1).filter(|&id| stage(id) == Some(s)).last();
+    let last = |s: usize| graph.node_ids().skip(1).rfind(|&id| stage(id) == Some(s));
     (0..graph.stages().len()).filter_map(last).collect()
 }
 
