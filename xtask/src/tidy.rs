@@ -17,6 +17,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("defrost-augment", 1),
     ("defrost-zoo", 2),
     ("defrost-weights", 2),
+    ("defrost-hub", 2),
     ("defrost-policy", 2),
     ("defrost-plan", 2),
     ("defrost-data", 2),
