@@ -12,7 +12,8 @@ cargo xtask COMMAND
 
   test     everything that must pass: format, lints, tidy, tests, docs
   tidy     the rules on structure alone: levels of crates, module docs, file sizes
-  fetch    brings the published file that the embedded weights were made of, checks its hash, makes them again
+  fetch    brings the published weights that some tests need into .cache/weights, checks their hashes, and makes the embedded
+           weights again
 ";
 
 fn main() -> ExitCode {

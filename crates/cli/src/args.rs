@@ -61,7 +61,7 @@ pub(crate) struct Recipe {
     /// A recipe by name (see `defrost recipes`) or a TOML file [default: two-stage, or the resumed run's own]
     #[arg(long, short, value_name = "NAME|FILE")]
     pub(crate) recipe: Option<String>,
-    /// The network: mobilenet_v2, resnet18, resnet50, vgg16
+    /// The network: efficientnet_lite0, mobilenet_v2, resnet18, resnet50, vgg16
     #[arg(long, short, value_name = "NAME")]
     pub(crate) model: Option<String>,
     /// Where its weights come from: embedded, none, or a file

@@ -169,10 +169,10 @@ fn table() -> Vec<Weights> {
                 "tf_in1k",
                 "timm/tf_efficientnet_lite0.in1k",
                 Preprocess::inception().with_interpolation(Interpolation::Bicubic),
-                74.832,
+                74.83,
             )
         },
-        timm(EfficientnetLite0, "ra_in1k", "timm/efficientnet_lite0.ra_in1k", bicubic(), 75.484),
+        timm(EfficientnetLite0, "ra_in1k", "timm/efficientnet_lite0.ra_in1k", bicubic(), 75.48),
         Weights {
             arch: MobilenetV2,
             name: "keras",
