@@ -1,7 +1,7 @@
 //! Small networks that have between them whatever the zoo's have: the whole-plan part of the suite.
 
 use defrost_graph::{
-    Graph, GraphBuilder, GraphError, Init, Marking, NodeId, ParamId, ParamKind, ParamMask, ParamStore,
+    Graph, GraphBuilder, GraphError, Init, Loss, Marking, NodeId, ParamId, ParamKind, ParamMask, ParamStore,
     Statistics, op,
 };
 use defrost_tensor::{Activation, ConvDesc, HostTensor, NormDesc, Padding, PoolDesc, Shape4};
@@ -13,6 +13,8 @@ use crate::{det, det_f64};
 pub(crate) struct Network {
     pub(crate) name: &'static str,
     pub(crate) graph: Graph,
+    /// What it is trained on.
+    pub(crate) loss: Loss,
     /// Images in a batch.
     pub(crate) n: usize,
 }
@@ -23,6 +25,7 @@ pub(crate) struct Batch {
     pub(crate) n: usize,
     pub(crate) images: Vec<f32>,
     pub(crate) targets: Vec<f32>,
+    pub(crate) weights: Vec<f32>,
     pub(crate) keys: Vec<f32>,
 }
 
@@ -32,17 +35,22 @@ impl Network {
         golden_params(&self.graph, self.name)
     }
 
-    /// `n` images, other ones for every `step`. Targets are soft and weigh 1 in all.
+    /// `n` images, other ones for every `step`. What makes up the loss weighs 1 in all: soft targets, or the weights of
+    /// numbers between 0 and 1, some of which count nothing.
     pub(crate) fn batch(&self, step: usize, n: usize) -> Batch {
         let classes = self.graph.classes();
         let name = |what| format!("{}/{step}/{what}", self.name);
         let images = det(&name("input"), [n * self.graph.input_shape().len()], 0.0, 2.0).into_data();
         let mut targets = det_f64(&name("targets"), n * classes, 0.5, 0.5);
-        let sum: f64 = targets.iter().sum();
-        targets.iter_mut().for_each(|t| *t /= sum);
+        let mut weights = det_f64(&name("weights"), n * classes, 0.4, 0.6);
+        weights.iter_mut().for_each(|w| *w = w.max(0.0));
+        let parts = if self.loss.of_elements().is_some() { &mut weights } else { &mut targets };
+        let sum: f64 = parts.iter().sum();
+        parts.iter_mut().for_each(|t| *t /= sum);
         let keys = det_f64(&name("keys"), 2 * n, 8_388_608.0, 8_388_607.0);
-        let targets = targets.into_iter().map(|t| t as f32).collect();
-        Batch { n, images, targets, keys: keys.into_iter().map(|k| k.floor() as f32).collect() }
+        let keys = keys.into_iter().map(|k| k.floor() as f32).collect();
+        let [targets, weights] = [targets, weights].map(|v| v.into_iter().map(|t| t as f32).collect());
+        Batch { n, images, targets, weights, keys }
     }
 
     /// What is tried to train: the stages of gradual unfreezing, single kinds of parameters, and every mode of batch
@@ -110,17 +118,18 @@ pub fn golden_params(graph: &Graph, seed: &str) -> ParamStore {
 }
 
 pub(crate) fn networks() -> Vec<Network> {
-    let build = |name, n, input, body: fn(&mut Builder) -> Result<(), GraphError>| {
+    let build = |name, loss, n, input, body: fn(&mut Builder) -> Result<(), GraphError>| {
         let mut builder = Builder { graph: GraphBuilder::new(name, input), at: Graph::INPUT };
         body(&mut builder).expect("the networks' shapes fit");
-        Network { name, n, graph: builder.graph.finish() }
+        Network { name, loss, n, graph: builder.graph.finish() }
     };
     vec![
-        build("plain", 3, Shape4::new(1, 3, 11, 10), plain),
-        build("residual", 2, Shape4::new(1, 3, 16, 13), residual),
-        build("inverted residual", 3, Shape4::new(1, 3, 14, 12), inverted_residual),
-        build("vgg", 2, Shape4::new(1, 3, 9, 8), vgg),
-        build("mixed", 5, Shape4::new(1, 2, 8, 9), mixed),
+        build("plain", Loss::Focal { gamma: 2.0 }, 3, Shape4::new(1, 3, 11, 10), plain),
+        build("residual", Loss::CrossEntropy, 2, Shape4::new(1, 3, 16, 13), residual),
+        build("inverted residual", Loss::BinaryCrossEntropy, 3, Shape4::new(1, 3, 14, 12), inverted_residual),
+        build("vgg", Loss::MeanSquared, 2, Shape4::new(1, 3, 9, 8), vgg),
+        build("mixed", Loss::Huber { delta: 0.5 }, 5, Shape4::new(1, 2, 8, 9), mixed),
+        build("concat", Loss::CrossEntropy, 4, Shape4::new(1, 3, 9, 7), concat),
     ]
 }
 
@@ -284,6 +293,40 @@ fn mixed(b: &mut Builder) -> Result<(), GraphError> {
     b.linear("fc2", 9, 4, true)
 }
 
+/// Concatenated branches, one of them twice, a second time in a sum; fastai's head, which pools both ways.
+fn concat(b: &mut Builder) -> Result<(), GraphError> {
+    b.graph.stage("stem", false);
+    b.conv("conv1", ConvDesc::new(3, 8, 3, 2, 1), false)?;
+    b.norm("bn1", NormDesc::torch(8))?;
+    b.activate("relu1", Activation::Relu)?;
+    b.graph.stage("branches", false);
+    let x = b.at;
+    b.conv("wide", ConvDesc::new(8, 11, 3, 1, 1), true)?;
+    let wide = b.at;
+    b.at = x;
+    b.conv("narrow", ConvDesc::new(8, 5, 1, 1, 0), false)?;
+    b.norm("narrow.bn", NormDesc::torch(5))?;
+    b.activate("narrow.relu", Activation::Relu)?;
+    let narrow = b.at;
+    b.concat("cat1", &[narrow, wide, narrow, x])?;
+    b.conv("merge", ConvDesc::new(29, 5, 1, 1, 0), true)?;
+    b.add("sum", b.at, narrow)?;
+    b.activate("relu2", Activation::Relu6)?;
+    b.graph.stage("head", true);
+    let x = b.at;
+    b.node("maxpool", op::MaxPool(PoolDesc::GLOBAL))?;
+    let max = b.at;
+    b.at = x;
+    b.node("avgpool", op::AvgPool(PoolDesc::GLOBAL))?;
+    b.concat("cat2", &[max, b.at])?;
+    b.node("flatten", op::Flatten)?;
+    b.norm("head.bn1", NormDesc::torch(10))?;
+    b.node("dropout", op::Dropout { rate: 0.25, layer: 0 })?;
+    b.linear("fc1", 10, 9, false)?;
+    b.activate("fc1.relu", Activation::Relu)?;
+    b.linear("fc2", 9, 4, false)
+}
+
 /// A network while it is built: the graph and the node that the next one follows.
 struct Builder {
     graph: GraphBuilder,
@@ -298,6 +341,11 @@ impl Builder {
 
     fn add(&mut self, name: &str, a: NodeId, b: NodeId) -> Result<(), GraphError> {
         self.at = self.graph.node(name, op::Add, &[a, b])?;
+        Ok(())
+    }
+
+    fn concat(&mut self, name: &str, inputs: &[NodeId]) -> Result<(), GraphError> {
+        self.at = self.graph.node(name, op::Concat, inputs)?;
         Ok(())
     }
 

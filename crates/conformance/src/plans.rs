@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use defrost_exec::{ExecError, Images, Interpreter, Phase, Rate, Rule, Session, TrainBatch};
-use defrost_graph::{Graph, Loss, Marking, ParamId};
+use defrost_exec::{Clip, ExecError, Images, Interpreter, Phase, Rate, Rule, Session, TrainBatch};
+use defrost_graph::{Graph, Marking, ParamId};
 use defrost_plan::Options;
 use defrost_tensor::{KernelError, Kernels};
 
@@ -49,20 +49,20 @@ pub(crate) fn run_networks<K: Kernels>(
             outcomes.push(outcome);
         };
         for (i, (name, marking)) in network.markings().into_iter().enumerate() {
-            let rule = rules()[i % 2];
+            let rule = rules()[i % rules().len()];
             let want = Script::in_f64(&network, &marking, rule, false);
             let accumulated = Script::in_f64(&network, &marking, rule, true);
             for (passes, options) in passes() {
                 let want = if options.accumulate { &accumulated } else { &want };
                 run(format!("{name}/{passes}"), &|outcome| {
                     let want = want.as_ref().map_err(Clone::clone)?;
-                    let phase = Phase { marking: marking.clone(), loss: Loss::CrossEntropy, options };
+                    let phase = Phase { marking: marking.clone(), loss: network.loss, options };
                     want.compare(outcome, kernels, &network, phase, rule, tolerance)
                 });
             }
             run(format!("{name}/from the cut"), &|outcome| {
                 let phase =
-                    Phase { marking: marking.clone(), loss: Loss::CrossEntropy, options: Options::default() };
+                    Phase { marking: marking.clone(), loss: network.loss, options: Options::default() };
                 from_the_cut(outcome, kernels, &network, phase, tolerance)
             });
         }
@@ -91,11 +91,14 @@ fn passes() -> Vec<(&'static str, Options)> {
     ]
 }
 
-/// The update rules that are tried. Adam's `eps` is large: a gradient that is 0 but for rounding has no sign.
-fn rules() -> [Rule; 2] {
+/// The update rules that are tried. `eps` is large: a gradient that is 0 but for rounding has no sign.
+fn rules() -> [Rule; 5] {
     [
-        Rule::Sgd { momentum: 0.9, nesterov: true },
+        Rule::RmsProp { alpha: 0.9, eps: 1e-2, momentum: 0.9, centered: true },
         Rule::Adam { beta1: 0.9, beta2: 0.99, eps: 1e-2, decoupled: true },
+        Rule::Sgd { momentum: 0.9, nesterov: true },
+        Rule::Lamb { beta1: 0.9, beta2: 0.99, eps: 1e-2, max_grad_norm: Some(0.1) },
+        Rule::RmsProp { alpha: 0.99, eps: 1e-1, momentum: 0.0, centered: false },
     ]
 }
 
@@ -116,7 +119,7 @@ struct Script {
 impl Script {
     /// On the raw plan over the oracle. With `accumulate`, each step adds up the gradients of two batches.
     fn in_f64(network: &Network, marking: &Marking, rule: Rule, accumulate: bool) -> Result<Self, ExecError> {
-        let mut reference = Reference::new(&network.graph, &network.params());
+        let mut reference = Reference::new(network);
         let mut steps = Vec::new();
         let mut predictions = vec![reference.infer(&network.batch(0, network.n))?];
         for at in 0..2 {
@@ -131,9 +134,7 @@ impl Script {
             if at == 0 {
                 predictions.push(reference.infer(&network.batch(1, network.n))?);
             }
-            for (rate, (_, grad)) in rates(marking).into_iter().zip(&step.grads) {
-                reference.apply(rule, rate, grad);
-            }
+            reference.update(rule, &rates(marking), &step);
             steps.push(step);
         }
         predictions.push(reference.infer(&network.batch(0, network.n))?);
@@ -185,7 +186,7 @@ fn from_the_cut<K: Kernels>(
     tolerance: f64,
 ) -> Result<(), ExecError> {
     let batch = network.batch(0, network.n);
-    let mut reference = Reference::new(&network.graph, &network.params());
+    let mut reference = Reference::new(network);
     let mut session = open(kernels, network)?;
     session.begin(phase.clone())?;
     let features = session.features(batch.n, Images::Array(&batch.images))?;
@@ -220,22 +221,30 @@ fn thawing<K: Kernels>(
     tolerance: f64,
 ) -> Result<(), ExecError> {
     let rule = rules()[0];
-    let mut reference = Reference::new(&network.graph, &network.params());
+    let mut reference = Reference::new(network);
     let mut session = open(kernels, network)?;
     let markings = network.markings();
     for (phase, at) in [0, 1, 2, 0].into_iter().enumerate() {
         let (name, marking) = &markings[at];
         let options = Options::default();
-        session.begin(Phase { marking: marking.clone(), loss: Loss::CrossEntropy, options })?;
+        session.begin(Phase { marking: marking.clone(), loss: network.loss, options })?;
         for (step, n) in [network.n, network.n - 1].into_iter().enumerate() {
             let batch = network.batch(2 * phase + step, n);
-            let want = reference.step(marking, &batch)?;
+            let mut want = reference.step(marking, &batch)?;
             let got = train(&mut session, &batch)?;
             let what = format!("phase {phase} ({name}), batch of {n}");
             outcome.compare_step(&network.graph, &what, got, &session, &want, tolerance)?;
-            for (rate, (_, grad)) in rates(marking).into_iter().zip(&want.grads) {
-                reference.apply(rule, rate, grad);
-            }
+            // Now far below the norm, now above it, now by value.
+            let norm = want.norm();
+            let clip = match (2 * phase + step) % 3 {
+                0 => Clip::Norm((norm * 0.3) as f32),
+                1 => Clip::Norm((norm * 2.0) as f32),
+                _ => Clip::Value((norm * 0.01) as f32),
+            };
+            want.clip(clip);
+            let got = [session.clip(clip)? as f32, session.grad_norm()? as f32];
+            outcome.compare(&format!("{what}: norms"), &got, &[norm, want.norm()], tolerance);
+            reference.update(rule, &rates(marking), &want);
             session.apply(rule, &rates(marking))?;
         }
     }
@@ -248,7 +257,8 @@ fn open<K: Kernels>(kernels: &Arc<K>, network: &Network) -> Result<Interpreter<K
 
 fn on_host(batch: &Batch) -> TrainBatch<'_> {
     let images = Images::Array(&batch.images);
-    TrainBatch { n: batch.n, images, targets: &batch.targets, keys: &batch.keys }
+    let (targets, weights, keys) = (&*batch.targets, &*batch.weights, &*batch.keys);
+    TrainBatch { n: batch.n, images, targets, weights, keys }
 }
 
 fn train(session: &mut dyn Session, batch: &Batch) -> Result<(f64, usize), ExecError> {

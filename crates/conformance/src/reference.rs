@@ -2,20 +2,21 @@
 
 use std::collections::HashMap;
 
-use defrost_exec::{Rate, Rule};
-use defrost_graph::{Graph, Instruction, Loss, Marking, NodeId, Origin, ParamId, ParamStore};
+use defrost_exec::{Clip, Rate, Rule};
+use defrost_graph::{Graph, Instruction, Loss, Marking, NodeId, Origin, ParamId};
 use defrost_plan::{Options, Plan, PlanError, Purpose};
 use defrost_tensor::{Call, call};
 
 use crate::Oracle;
-use crate::networks::Batch;
+use crate::networks::{Batch, Network};
 
 /// A network trained in f64. It plans every step anew and shares nothing between steps but weights and optimizer state.
 pub(crate) struct Reference<'g> {
     graph: &'g Graph,
+    loss: Loss,
     /// In the table's order.
     pub(crate) params: Vec<Vec<f64>>,
-    optimizer: HashMap<ParamId, (Vec<f64>, Vec<f64>, u32)>,
+    optimizer: HashMap<ParamId, ([Vec<f64>; 3], u32)>,
     /// The planner's optional passes: none, unless a test looks for what they change.
     pub(crate) options: Options,
 }
@@ -27,16 +28,36 @@ pub(crate) struct Step {
     pub(crate) grads: Vec<(ParamId, Vec<f64>)>,
 }
 
+impl Step {
+    /// The L2 norm of all gradients together.
+    pub(crate) fn norm(&self) -> f64 {
+        self.grads.iter().flat_map(|(_, g)| g).map(|g| g * g).sum::<f64>().sqrt()
+    }
+
+    /// Limits the gradients.
+    pub(crate) fn clip(&mut self, clip: Clip) {
+        let norm = self.norm();
+        for grad in self.grads.iter_mut().flat_map(|(_, g)| g) {
+            *grad = match clip {
+                Clip::Norm(max) => *grad * (f64::from(max) / (norm + 1e-6)).min(1.0),
+                Clip::Value(max) => grad.clamp(-f64::from(max), max.into()),
+                other => unreachable!("the suite has no formula for {other:?}"),
+            };
+        }
+    }
+}
+
 impl<'g> Reference<'g> {
-    pub(crate) fn new(graph: &'g Graph, params: &ParamStore) -> Self {
+    pub(crate) fn new(network: &'g Network) -> Self {
         let f64s = |(_, v): (&str, &defrost_tensor::HostTensor)| v.data().iter().map(|&v| v.into()).collect();
-        let params = params.iter().map(f64s).collect();
-        Self { graph, params, optimizer: HashMap::new(), options: Options::raw() }
+        let params = network.params().iter().map(f64s).collect();
+        let (graph, loss) = (&network.graph, network.loss);
+        Self { graph, loss, params, optimizer: HashMap::new(), options: Options::raw() }
     }
 
     /// Forward, loss, backward; the running statistics take in the batch.
     pub(crate) fn step(&mut self, marking: &Marking, batch: &Batch) -> Result<Step, PlanError> {
-        let purpose = Purpose::Train(Loss::CrossEntropy);
+        let purpose = Purpose::Train(self.loss);
         let plan = Plan::new(self.graph, marking, batch.n, purpose, self.options)?;
         let values = self.run(&plan, batch);
         let of = |origin: Origin| {
@@ -76,36 +97,73 @@ impl<'g> Reference<'g> {
         ends.map(mean).collect()
     }
 
-    /// One optimizer step, every parameter at one rate.
-    pub(crate) fn apply(&mut self, rule: Rule, rate: Rate, grad: &Vec<f64>) {
+    /// One optimizer step by the gradients of `step`.
+    pub(crate) fn update(&mut self, rule: Rule, rates: &[Rate], step: &Step) {
+        let factor = match rule {
+            Rule::Lamb { max_grad_norm: Some(max), .. } => (f64::from(max) / step.norm()).min(1.0),
+            _ => 1.0,
+        };
+        for (&rate, (_, grad)) in rates.iter().zip(&step.grads) {
+            self.apply(rule, rate, &grad.iter().map(|g| g * factor).collect());
+        }
+    }
+
+    fn apply(&mut self, rule: Rule, rate: Rate, grad: &Vec<f64>) {
         let Rate { param: id, lr, weight_decay, .. } = rate;
         let (param, len) = (&mut self.params[id.index()], grad.len());
-        let fresh = || (vec![0.0; len], vec![0.0; len], 0);
-        let (first, second, step) = self.optimizer.entry(id).or_insert_with(fresh);
+        let fresh = || ([vec![0.0; len], vec![0.0; len], vec![0.0; len]], 0);
+        let ([first, second, third], step) = self.optimizer.entry(id).or_insert_with(fresh);
         *step += 1;
+        let (step, mut squares) = (*step, vec![0.0; 2]);
         let call: Call<_, _> = match rule {
             Rule::Sgd { momentum, nesterov } => {
                 let velocity = Some(first);
                 call::Sgd { len, lr, momentum, weight_decay, nesterov, grad, param, velocity }.into()
             }
-            Rule::Adam { beta1, beta2, eps, decoupled } => {
-                let step = *step;
-                call::Adam {
-                    len,
-                    lr,
-                    beta1,
-                    beta2,
-                    eps,
-                    weight_decay,
-                    decoupled,
-                    step,
-                    grad,
-                    param,
-                    first,
-                    second,
-                }
-                .into()
+            Rule::Adam { beta1, beta2, eps, decoupled } => call::Adam {
+                len,
+                lr,
+                beta1,
+                beta2,
+                eps,
+                weight_decay,
+                decoupled,
+                step,
+                grad,
+                param,
+                first,
+                second,
             }
+            .into(),
+            Rule::RmsProp { alpha, eps, momentum, centered } => call::RmsProp {
+                len,
+                lr,
+                alpha,
+                eps,
+                momentum,
+                weight_decay,
+                grad,
+                param,
+                square: second,
+                velocity: Some(first),
+                mean: centered.then_some(third),
+            }
+            .into(),
+            Rule::Lamb { beta1, beta2, eps, .. } => call::Lamb {
+                len,
+                lr,
+                beta1,
+                beta2,
+                eps,
+                weight_decay,
+                step,
+                grad,
+                param,
+                first,
+                second,
+                squares: &mut squares,
+            }
+            .into(),
             other => unreachable!("the suite has no formula for {other:?}"),
         };
         call.run(&Oracle).expect("the oracle does not fail");
@@ -117,6 +175,7 @@ impl<'g> Reference<'g> {
         let initial = |(_, info): (_, &defrost_graph::ValueInfo)| match info.origin {
             Origin::Input => f64s(&batch.images),
             Origin::Targets => f64s(&batch.targets),
+            Origin::TargetWeights => f64s(&batch.weights),
             Origin::Keys => f64s(&batch.keys),
             Origin::Param(id) => self.params[id.index()].clone(),
             _ => vec![f64::NAN; info.layout.len()],

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use defrost_graph::{Graph, NodeId, Origin, ParamId, ParamStore, Value};
+use defrost_graph::{Graph, NodeId, Origin, ParamStore, Value};
 use defrost_plan::{Options, Plan, Purpose};
-use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout, call};
+use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout};
 
 use crate::compiled::{Compiled, Place};
-use crate::{ExecError, Images, Phase, Rate, Rule, Session, StepOutput, TrainBatch};
+use crate::optimizer::{Optimizer, read};
+use crate::{Clip, ExecError, Images, Phase, Rate, Rule, Session, StepOutput, TrainBatch};
 
 /// Which plan: batch size, and what is wanted (`None`: the current phase's training step).
 type Key = (usize, Option<Wanted>);
@@ -25,20 +26,13 @@ enum Wanted {
 /// Chooses a part of a plan.
 type Part<B> = fn(&Compiled<B>) -> &[Call<Place, Place>];
 
-/// What an optimizer keeps for one parameter.
-struct State<B> {
-    first: Option<B>,
-    second: Option<B>,
-    step: u32,
-}
-
 /// A network on the device of `K`: a [`Session`].
 pub struct Interpreter<K: Kernels> {
     kernels: Arc<K>,
     graph: Arc<Graph>,
     params: Vec<Option<K::Buf>>,
     grads: Vec<Option<K::Buf>>,
-    optimizer: HashMap<ParamId, State<K::Buf>>,
+    optimizer: Optimizer<K::Buf>,
     /// Buffers shared by all plans, large ones first.
     slots: Vec<Option<K::Buf>>,
     slot_lens: Vec<usize>,
@@ -63,7 +57,7 @@ impl<K: Kernels> Interpreter<K> {
             graph,
             params: buffers,
             grads,
-            optimizer: HashMap::new(),
+            optimizer: Optimizer::default(),
             slots: Vec::new(),
             slot_lens: Vec::new(),
             phase: None,
@@ -273,6 +267,7 @@ impl<K: Kernels> Session for Interpreter<K> {
         self.prepare(key)?;
         let skip = self.feed(key, batch.images)?;
         self.upload(key, Origin::Targets, "targets", batch.targets)?;
+        self.upload(key, Origin::TargetWeights, "weights of targets", batch.weights)?;
         self.upload(key, Origin::Keys, "dropout keys", batch.keys)?;
         if !skip {
             self.run(key, |c| &c.prefix)?;
@@ -287,66 +282,16 @@ impl<K: Kernels> Session for Interpreter<K> {
     }
 
     fn grad_norm(&mut self) -> Result<f64, ExecError> {
-        let mut sum = self.kernels.alloc(Layout::Plain(1))?;
-        for (grad, param) in self.grads.iter().zip(self.graph.params()) {
-            if let Some(x) = grad {
-                let call = call::SumSquares { len: param.len(), accumulate: true, x, sum: &mut sum };
-                self.kernels.sum_squares(call)?;
-            }
-        }
-        let mut host = [0.0];
-        self.kernels.download(Layout::Plain(1), &sum, &mut host)?;
-        Ok(f64::from(host[0]).sqrt())
+        self.optimizer.norm(&*self.kernels, &self.graph, &self.grads)
+    }
+
+    fn clip(&mut self, clip: Clip) -> Result<f64, ExecError> {
+        self.optimizer.clip(&*self.kernels, &self.graph, &mut self.grads, clip)
     }
 
     fn apply(&mut self, rule: Rule, rates: &[Rate]) -> Result<(), ExecError> {
-        for &Rate { param: id, lr, weight_decay } in rates {
-            let layout = self.graph.param(id).layout();
-            let Some(grad) = &self.grads[id.index()] else { continue };
-            let state = self.optimizer.entry(id).or_insert(State { first: None, second: None, step: 0 });
-            state.step += 1;
-            for buffer in [&mut state.first, &mut state.second].into_iter().take(rule.state()) {
-                if buffer.is_none() {
-                    *buffer = Some(self.kernels.alloc(layout)?);
-                }
-            }
-            let (len, param) =
-                (layout.len(), self.params[id.index()].as_mut().expect("parameters are in place"));
-            match rule {
-                Rule::Sgd { momentum, nesterov } => {
-                    let velocity = if momentum == 0.0 { None } else { state.first.as_mut() };
-                    self.kernels.sgd(call::Sgd {
-                        len,
-                        lr,
-                        momentum,
-                        weight_decay,
-                        nesterov,
-                        grad,
-                        param,
-                        velocity,
-                    })?;
-                }
-                Rule::Adam { beta1, beta2, eps, decoupled } => {
-                    let (Some(first), Some(second)) = (&mut state.first, &mut state.second) else { continue };
-                    let step = state.step;
-                    let call = call::Adam {
-                        len,
-                        lr,
-                        beta1,
-                        beta2,
-                        eps,
-                        weight_decay,
-                        decoupled,
-                        step,
-                        grad,
-                        param,
-                        first,
-                        second,
-                    };
-                    self.kernels.adam(call)?;
-                }
-            }
-        }
+        let buffers = (&mut *self.params, &mut *self.grads);
+        self.optimizer.apply(&*self.kernels, &self.graph, rule, rates, buffers)?;
         self.version += 1;
         if self.phase.as_ref().is_some_and(|p| p.options.accumulate) { self.zero_grads() } else { Ok(()) }
     }
@@ -399,48 +344,13 @@ impl<K: Kernels> Session for Interpreter<K> {
     }
 
     fn optimizer(&self) -> Result<Vec<(String, HostTensor)>, ExecError> {
-        let mut out = Vec::new();
-        for id in self.graph.param_ids() {
-            let (Some(state), param) = (self.optimizer.get(&id), self.graph.param(id)) else { continue };
-            for (ending, buffer) in [(FIRST, &state.first), (SECOND, &state.second)] {
-                if buffer.is_some() {
-                    out.push((format!("{}{ending}", param.name), self.read(param, buffer)?));
-                }
-            }
-            out.push((format!("{}{STEP}", param.name), HostTensor::vector(vec![state.step as f32])));
-        }
-        Ok(out)
+        self.optimizer.export(&*self.kernels, &self.graph)
     }
 
     fn set_optimizer(&mut self, state: &[(String, HostTensor)]) -> Result<(), ExecError> {
-        self.optimizer.clear();
-        for (name, value) in state {
-            let unknown = || ExecError::OptimizerState { name: name.clone() };
-            let (param, ending) = name.rsplit_once('.').ok_or_else(unknown)?;
-            let id = self.graph.find_param(param).ok_or_else(unknown)?;
-            let layout = self.graph.param(id).layout();
-            let entry = self.optimizer.entry(id).or_insert(State { first: None, second: None, step: 0 });
-            let buffer = match format!(".{ending}").as_str() {
-                FIRST => &mut entry.first,
-                SECOND => &mut entry.second,
-                STEP => {
-                    entry.step = value.data().first().copied().ok_or_else(unknown)? as u32;
-                    continue;
-                }
-                _ => return Err(unknown()),
-            };
-            check("optimizer state", 1, layout.len(), value.len())?;
-            let mut on_device = self.kernels.alloc(layout)?;
-            self.kernels.upload(layout, value.data(), &mut on_device)?;
-            *buffer = Some(on_device);
-        }
-        Ok(())
+        self.optimizer.import(&*self.kernels, &self.graph, state)
     }
 }
-
-const FIRST: &str = ".first";
-const SECOND: &str = ".second";
-const STEP: &str = ".step";
 
 impl<K: Kernels> Interpreter<K> {
     fn zero_grads(&mut self) -> Result<(), ExecError> {
@@ -453,10 +363,8 @@ impl<K: Kernels> Interpreter<K> {
     }
 
     fn read(&self, param: &defrost_graph::Param, buffer: &Option<K::Buf>) -> Result<HostTensor, ExecError> {
-        let mut host = vec![0.0; param.len()];
         let buffer = buffer.as_ref().expect("buffers are in place between calls");
-        self.kernels.download(param.layout(), buffer, &mut host)?;
-        Ok(HostTensor::new(param.shape.clone(), host).expect("as many values as the parameter has"))
+        read(&*self.kernels, param, buffer)
     }
 }
 
@@ -497,6 +405,6 @@ impl<B> Store<'_, B> {
     }
 }
 
-fn check(what: &'static str, n: usize, want: usize, got: usize) -> Result<(), ExecError> {
+pub(crate) fn check(what: &'static str, n: usize, want: usize, got: usize) -> Result<(), ExecError> {
     if want == got { Ok(()) } else { Err(ExecError::Length { what, n, want, got }) }
 }

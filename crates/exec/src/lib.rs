@@ -7,9 +7,10 @@
 mod compiled;
 mod error;
 mod interpreter;
+mod optimizer;
 mod session;
 
 pub use defrost_plan::{Options, Plan};
 pub use error::ExecError;
 pub use interpreter::Interpreter;
-pub use session::{Engine, Images, Phase, Rate, Rule, Session, StepOutput, TrainBatch};
+pub use session::{Clip, Engine, Images, Phase, Rate, Rule, Session, StepOutput, TrainBatch};

@@ -39,9 +39,14 @@ pub struct TrainBatch<'a> {
     pub n: usize,
     /// The images.
     pub images: Images<'a>,
-    /// `[n, classes]`: see [`defrost_tensor::call::SoftmaxCrossEntropy`]. The loss is the sum over rows, so a mean has
-    /// its division in here.
+    /// `[n, classes]`. For cross-entropy and the focal loss, what each class weighs in each row: labels, smoothing, class
+    /// weights and, since the loss is a sum, the division that makes a mean of it
+    /// ([`SoftmaxCrossEntropy`](defrost_tensor::call::SoftmaxCrossEntropy)). For the other losses the numbers that the
+    /// outputs should be ([`ElementwiseLoss`](defrost_tensor::call::ElementwiseLoss)).
     pub targets: &'a [f32],
+    /// `[n, classes]` for losses that treat each output alone, what each output's loss counts: class weights, 0 for labels
+    /// that are not known, and the division that makes a mean. Not read for cross-entropy and the focal loss.
+    pub weights: &'a [f32],
     /// `[n, 2]` whole numbers below 2²⁴ for dropout, from (seed, epoch, sample).
     pub keys: &'a [f32],
 }
@@ -49,9 +54,10 @@ pub struct TrainBatch<'a> {
 /// What a step reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepOutput {
-    /// The loss, summed over the batch's rows of targets.
+    /// The loss, summed over the batch.
     pub loss: f64,
-    /// Rows whose largest logit is where their target is largest.
+    /// Rows that are right. One class an image: the largest logit is where the row's target is largest and above 0.
+    /// Several labels: each known label is on the right side of ½. Numbers: always 0.
     pub hits: usize,
 }
 
@@ -70,14 +76,14 @@ pub struct Phase {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Rule {
-    /// See [`defrost_tensor::call::Sgd`].
+    /// See [`defrost_tensor::call::Sgd`]. With momentum, the velocity is kept as `first`.
     Sgd {
         /// Momentum; 0 for none.
         momentum: f32,
         /// Nesterov's variant.
         nesterov: bool,
     },
-    /// See [`defrost_tensor::call::Adam`].
+    /// See [`defrost_tensor::call::Adam`]. The moments are kept as `first` and `second`.
     Adam {
         /// Decay of the first moment.
         beta1: f32,
@@ -88,16 +94,57 @@ pub enum Rule {
         /// Decoupled weight decay (AdamW).
         decoupled: bool,
     },
+    /// See [`defrost_tensor::call::RmsProp`]. The squared gradient's average is kept as `second`, with momentum the velocity
+    /// as `first`, where centred the gradient's average as `third`.
+    RmsProp {
+        /// Smoothing of the squared gradient.
+        alpha: f32,
+        /// Added to its root.
+        eps: f32,
+        /// Momentum; 0 for none.
+        momentum: f32,
+        /// Whether the variance is used instead of the square.
+        centered: bool,
+    },
+    /// See [`defrost_tensor::call::Lamb`]; a parameter is a layer. The moments are kept as `first` and `second`.
+    Lamb {
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// Added to the root of the second moment.
+        eps: f32,
+        /// All gradients together are scaled down to this norm before the step, and stay so ([`Session::grads`]). timm's
+        /// default is 1.
+        max_grad_norm: Option<f32>,
+    },
 }
 
 impl Rule {
     /// Values the rule keeps for each value it updates.
-    pub const fn state(&self) -> usize {
-        match self {
-            Self::Sgd { momentum, .. } => (*momentum != 0.0) as usize,
-            Self::Adam { .. } => 2,
+    pub fn state(&self) -> usize {
+        self.keeps().into_iter().filter(|k| *k).count()
+    }
+
+    /// Whether it keeps `first`, `second` and `third`.
+    pub(crate) fn keeps(&self) -> [bool; 3] {
+        match *self {
+            Self::Sgd { momentum, .. } => [momentum != 0.0, false, false],
+            Self::Adam { .. } | Self::Lamb { .. } => [true, true, false],
+            Self::RmsProp { momentum, centered, .. } => [momentum != 0.0, true, centered],
         }
     }
+}
+
+/// A limit on gradients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Clip {
+    /// The 2-norm of all gradients together, as PyTorch's `clip_grad_norm_`: each is multiplied by
+    /// `min(1, max / (norm + 1e-6))`.
+    Norm(f32),
+    /// Each value, on either side of 0, as PyTorch's `clip_grad_value_`.
+    Value(f32),
 }
 
 /// The rates of one parameter in one step.
@@ -149,6 +196,13 @@ pub trait Session {
     /// A lost device.
     fn grad_norm(&mut self) -> Result<f64, ExecError>;
 
+    /// Limits the gradients. Returns the L2 norm that they had together before: all that is read back from the device, after
+    /// the limiting was asked for.
+    ///
+    /// # Errors
+    /// A lost device.
+    fn clip(&mut self, clip: Clip) -> Result<f64, ExecError>;
+
     /// Updates each parameter of `rates` by `rule`; frozen ones in it are left alone. Where the phase accumulates,
     /// gradients start anew afterwards.
     ///
@@ -187,13 +241,14 @@ pub trait Session {
     /// Weights of another network.
     fn set_params(&mut self, params: &ParamStore) -> Result<(), ExecError>;
 
-    /// The gradients of the last step, by parameter name, in the table's order.
+    /// The gradients of the last step, as clipped if they were, by parameter name, in the table's order.
     ///
     /// # Errors
     /// A lost device.
     fn grads(&self) -> Result<Vec<(String, HostTensor)>, ExecError>;
 
-    /// The optimizer's state by name (`fc.weight.velocity`, `….first`, `….second`, `….step`), in the table's order.
+    /// The optimizer's state by name, in the table's order: `fc.weight.first`, `….second`, `….third` where the [`Rule`] keeps
+    /// them, and `….step`, the number of steps taken.
     ///
     /// # Errors
     /// A lost device.

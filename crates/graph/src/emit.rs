@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use defrost_tensor::{Call, Layout, PoolDesc, Shape4, call};
+use defrost_tensor::{Call, ElementLoss, Layout, PoolDesc, Shape4, call};
 
 use crate::{Graph, Marking, NodeId, ParamId, Statistics};
 
@@ -28,6 +28,8 @@ pub enum Origin {
     Input,
     /// The targets of the loss, `[n, classes]`.
     Targets,
+    /// What each output's loss counts, `[n, classes]`: of losses that treat each output alone.
+    TargetWeights,
     /// Two random keys an image, for dropout.
     Keys,
     /// What the loss reports, see [`call::SoftmaxCrossEntropy`].
@@ -129,12 +131,42 @@ pub struct Target {
 }
 
 /// What a network is trained on.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+///
+/// Every loss is a sum; what makes a mean of it is in what it is given. The first two have one right class an image and
+/// take weights as targets ([`call::SoftmaxCrossEntropy`]); the others treat each output alone and take a target and a
+/// weight for each ([`call::ElementwiseLoss`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Loss {
-    /// Softmax and cross-entropy against rows of targets, see [`call::SoftmaxCrossEntropy`].
+    /// Softmax and cross-entropy against rows of targets.
     #[default]
     CrossEntropy,
+    /// The focal loss on softmax (Lin et al. 2017) against rows of targets.
+    Focal {
+        /// The exponent, not negative; 2 in the paper.
+        gamma: f32,
+    },
+    /// Binary cross-entropy on logits: several labels an image.
+    BinaryCrossEntropy,
+    /// The squared error: regression.
+    MeanSquared,
+    /// Huber's loss: regression with outliers.
+    Huber {
+        /// Where quadratic and linear meet; above 0.
+        delta: f32,
+    },
+}
+
+impl Loss {
+    /// The loss of a single output where each is treated alone, so that each has a weight.
+    pub const fn of_elements(self) -> Option<ElementLoss> {
+        match self {
+            Self::CrossEntropy | Self::Focal { .. } => None,
+            Self::BinaryCrossEntropy => Some(ElementLoss::BinaryCrossEntropy),
+            Self::MeanSquared => Some(ElementLoss::Squared),
+            Self::Huber { delta } => Some(ElementLoss::Huber { delta }),
+        }
+    }
 }
 
 /// The values and calls of one program while they are made.
@@ -214,9 +246,14 @@ impl<'g> Emitter<'g> {
         });
         let targets = self.values.add(Layout::Plain(n * classes), Origin::Targets);
         let stats = self.values.add(Layout::Plain(2), Origin::Stats);
-        let call = match loss {
-            Loss::CrossEntropy => {
-                call::SoftmaxCrossEntropy { n, classes, logits, targets, stats, grad }.into()
+        let call = match loss.of_elements() {
+            Some(loss) => {
+                let weights = self.values.add(Layout::Plain(n * classes), Origin::TargetWeights);
+                call::ElementwiseLoss { n, classes, loss, x: logits, targets, weights, stats, grad }.into()
+            }
+            None => {
+                let gamma = if let Loss::Focal { gamma } = loss { gamma } else { 0.0 };
+                call::SoftmaxCrossEntropy { n, classes, gamma, logits, targets, stats, grad }.into()
             }
         };
         self.instructions.push(Instruction { call, node, pass: Pass::Loss });
@@ -310,6 +347,11 @@ impl Forward<'_, '_> {
         if self.emitter.training { self.emitter.marking.statistics(self.node) } else { Statistics::Running }
     }
 
+    /// How many inputs there are.
+    pub fn inputs(&self) -> usize {
+        self.emitter.graph.node(self.node).inputs.len()
+    }
+
     /// Input `i`.
     pub fn input(&self, i: usize) -> Value {
         self.emitter.output(self.emitter.graph.node(self.node).inputs[i])
@@ -379,6 +421,11 @@ impl Backward<'_, '_> {
     /// What this normalisation did with statistics in the forward pass.
     pub fn statistics(&self) -> Statistics {
         if self.emitter.training { self.emitter.marking.statistics(self.node) } else { Statistics::Running }
+    }
+
+    /// How many inputs there are.
+    pub fn inputs(&self) -> usize {
+        self.emitter.graph.node(self.node).inputs.len()
     }
 
     /// Input `i`. Asking for it keeps it alive until here: ask only if a call reads it.

@@ -3,6 +3,7 @@
 mod activate;
 mod add;
 mod batch_norm;
+mod concat;
 mod conv2d;
 mod dropout;
 mod flatten;
@@ -17,6 +18,7 @@ use defrost_tensor::{NormDesc, Shape4, ShapeError};
 pub use activate::Activate;
 pub use add::Add;
 pub use batch_norm::BatchNorm;
+pub use concat::Concat;
 pub use conv2d::Conv2d;
 pub use dropout::Dropout;
 pub use flatten::Flatten;

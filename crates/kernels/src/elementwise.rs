@@ -139,6 +139,39 @@ fn add_to_body<V: Vector>(x: &[f32], out: &mut [f32]) {
     out.iter_mut().zip(x).for_each(|(o, &x)| *o += x);
 }
 
+/// Where channels are copied from and to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Channels {
+    /// Channels of the source and the first that is read.
+    pub source: [usize; 2],
+    /// Channels of the target and the first that is written.
+    pub target: [usize; 2],
+    /// How many.
+    pub count: usize,
+}
+
+/// Copies (or adds) channels of one activation to another's; the target's other channels stay.
+///
+/// # Panics
+/// Where a range ends beyond its activation, or the two have different numbers of rows.
+pub fn copy_channels(threads: &Threads, at: Channels, x: &[f32], accumulate: bool, out: &mut [f32]) {
+    let Channels { source: [in_row, from], target: [out_row, to], count } = at;
+    assert!(from + count <= in_row && to + count <= out_row, "channels {at:?}");
+    assert_eq!((x.len() / in_row, x.len() % in_row), (out.len() / out_row, out.len() % out_row), "rows");
+    let rows = (TASK / out_row).max(1);
+    threads.for_chunks(out, rows * out_row, |i, out| {
+        let x = x[i * rows * in_row..].chunks_exact(in_row);
+        for (x, out) in x.zip(out.chunks_exact_mut(out_row)) {
+            let (x, out) = (&x[from..from + count], &mut out[to..to + count]);
+            if accumulate {
+                out.iter_mut().zip(x).for_each(|(o, &x)| *o += x);
+            } else {
+                out.copy_from_slice(x);
+            }
+        }
+    });
+}
+
 /// Which dropout layer, and how much it drops.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use defrost_kernels::conv::{self, ConvShape, Epilogue};
+use defrost_kernels::elementwise::Channels;
 use defrost_kernels::matmul::Matmul;
 use defrost_kernels::norm::{Affine, BatchStats, Folded, Incoming, Wanted};
 use defrost_kernels::pool::PoolShape;
@@ -375,6 +376,14 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
+    fn copy_channels(&self, call: CopyChannels<&CpuBuf, &mut CpuBuf>) -> Result<(), KernelError> {
+        let CopyChannels { input, output, from, to, channels, accumulate, .. } = call;
+        let at = Channels { source: [input.c, from], target: [output.c, to], count: channels };
+        let (x, out) = (read(call.x, input.len()), write(call.out, output.len()));
+        elementwise::copy_channels(&self.threads, at, x, accumulate, out);
+        Ok(())
+    }
+
     fn dropout(&self, call: Dropout<&CpuBuf, &mut CpuBuf>) -> Result<(), KernelError> {
         let Shape4 { n, .. } = call.shape;
         let len = call.shape.len();
@@ -391,7 +400,16 @@ impl Kernels for CpuKernels {
         let len = call.n * call.classes;
         let (logits, targets) = (read(call.logits, len), read(call.targets, len));
         let grad = call.grad.map(|b| write(b, len));
-        let stats = loss::softmax_cross_entropy(call.classes, logits, targets, grad);
+        let stats = loss::softmax_cross_entropy(call.classes, call.gamma, logits, targets, grad);
+        write(call.stats, 2).copy_from_slice(&[stats.loss as f32, stats.hits as f32]);
+        Ok(())
+    }
+
+    fn elementwise_loss(&self, call: ElementwiseLoss<&CpuBuf, &mut CpuBuf>) -> Result<(), KernelError> {
+        let len = call.n * call.classes;
+        let (x, targets, weights) = (read(call.x, len), read(call.targets, len), read(call.weights, len));
+        let grad = call.grad.map(|b| write(b, len));
+        let stats = loss::elementwise(call.loss, call.classes, x, targets, weights, grad);
         write(call.stats, 2).copy_from_slice(&[stats.loss as f32, stats.hits as f32]);
         Ok(())
     }
@@ -409,6 +427,37 @@ impl Kernels for CpuKernels {
         let step = optim::Adam { lr, beta1, beta2, eps, weight_decay, decoupled, step };
         let (first, second) = (write(call.first, len), write(call.second, len));
         optim::adam(&self.threads, step, read(call.grad, len), write(call.param, len), first, second);
+        Ok(())
+    }
+
+    fn rms_prop(&self, call: RmsProp<&CpuBuf, &mut CpuBuf>) -> Result<(), KernelError> {
+        let RmsProp { len, lr, alpha, eps, momentum, weight_decay, .. } = call;
+        let step = optim::RmsProp { lr, alpha, eps, momentum, weight_decay };
+        let (grad, param, square) = (read(call.grad, len), write(call.param, len), write(call.square, len));
+        let [velocity, mean] = [call.velocity, call.mean].map(|b| b.map(|b| write(b, len)));
+        optim::rms_prop(&self.threads, step, grad, param, square, velocity, mean);
+        Ok(())
+    }
+
+    fn lamb(&self, call: Lamb<&CpuBuf, &mut CpuBuf>) -> Result<(), KernelError> {
+        let Lamb { len, lr, beta1, beta2, eps, weight_decay, step, .. } = call;
+        let step = optim::Lamb { lr, beta1, beta2, eps, weight_decay, step };
+        let mut workspace = self.workspace(optim::lamb_workspace(len))?;
+        let (grad, param) = (read(call.grad, len), write(call.param, len));
+        let (first, second) = (write(call.first, len), write(call.second, len));
+        let squares = optim::lamb(&self.threads, step, grad, param, first, second, &mut workspace);
+        write(call.squares, 2).copy_from_slice(&squares.map(|s| s as f32));
+        Ok(())
+    }
+
+    fn clip(&self, call: Clip<&CpuBuf, &mut CpuBuf>) -> Result<(), KernelError> {
+        let squares = call.squares.map(|b| read(b, 1)[0]);
+        optim::clip(&self.threads, call.limit, squares, write(call.x, call.len));
+        Ok(())
+    }
+
+    fn lerp(&self, call: Lerp<&CpuBuf, &mut CpuBuf>) -> Result<(), KernelError> {
+        optim::lerp(&self.threads, call.weight, read(call.x, call.len), write(call.out, call.len));
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use defrost_tensor::Shape4;
 use crate::{Slots, cost, cut, fold, fuse, need, slots};
 
 /// What a plan is for.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Purpose {
     /// Forward, loss, backward.
@@ -67,6 +67,16 @@ pub enum PlanError {
     /// Nothing is marked to train.
     #[error("nothing trains: every parameter is frozen")]
     NothingTrains,
+    /// A constant of the loss is out of its range.
+    #[error("the loss has no {constant} of {value}: take {want}")]
+    Loss {
+        /// Which.
+        constant: &'static str,
+        /// As it was given.
+        value: String,
+        /// What it may be.
+        want: &'static str,
+    },
     /// Batch statistics over a single value.
     #[error(
         "node `{node}` normalises by the batch, but a batch of {batch} has one value a channel there ({shape}): \
@@ -127,6 +137,9 @@ impl Plan {
     ) -> Result<Self, PlanError> {
         let training = matches!(purpose, Purpose::Train(_));
         check(graph, marking, batch, training)?;
+        if let Purpose::Train(loss) = purpose {
+            check_loss(loss)?;
+        }
         let mut log = Vec::new();
         let cut = cut::cut(graph, &need::is_fixed(graph, marking));
         let (needs, cut, until) = match purpose {
@@ -270,6 +283,18 @@ fn stage_ends(graph: &Graph) -> Vec<NodeId> {
     let stage = |id: NodeId| graph.blocks().get(graph.node(id).block).map(|b| b.stage);
     let last = |s: usize| graph.node_ids().skip(1).rfind(|&id| stage(id) == Some(s));
     (0..graph.stages().len()).filter_map(last).collect()
+}
+
+fn check_loss(loss: Loss) -> Result<(), PlanError> {
+    let (constant, value, fine, want) = match loss {
+        Loss::Focal { gamma } => ("gamma", gamma, gamma >= 0.0, "0 or more"),
+        Loss::Huber { delta } => ("delta", delta, delta > 0.0, "more than 0"),
+        _ => return Ok(()),
+    };
+    if fine && value.is_finite() {
+        return Ok(());
+    }
+    Err(PlanError::Loss { constant, value: value.to_string(), want })
 }
 
 /// For each node, whether `until` depends on it.

@@ -109,7 +109,10 @@ impl Plan {
             self.values.iter().filter(kept).map(|(_, i)| i.layout.len()).sum()
         };
         let folded = own(|o| matches!(o, Origin::Folded(..)));
-        let batch = own(|o| matches!(o, Origin::Input | Origin::Targets | Origin::Keys | Origin::Stats));
+        let batch = own(|o| {
+            use Origin::{Input, Keys, Stats, TargetWeights, Targets};
+            matches!(o, Input | Targets | TargetWeights | Keys | Stats)
+        });
         let kept: usize = [self.cut_value, self.output]
             .iter()
             .filter(|v| self.values.info(**v).origin.is_transient())

@@ -264,6 +264,12 @@ pub trait Kernels {
     /// [`KernelError`].
     fn unflatten(&self, call: Unflatten<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
 
+    /// See [`CopyChannels`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn copy_channels(&self, call: CopyChannels<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
     /// See [`Dropout`].
     ///
     /// # Errors
@@ -279,6 +285,12 @@ pub trait Kernels {
         call: SoftmaxCrossEntropy<&Self::Buf, &mut Self::Buf>,
     ) -> Result<(), KernelError>;
 
+    /// See [`ElementwiseLoss`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn elementwise_loss(&self, call: ElementwiseLoss<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
     /// See [`Sgd`].
     ///
     /// # Errors
@@ -290,6 +302,30 @@ pub trait Kernels {
     /// # Errors
     /// [`KernelError`].
     fn adam(&self, call: Adam<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`RmsProp`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn rms_prop(&self, call: RmsProp<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Lamb`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn lamb(&self, call: Lamb<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Clip`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn clip(&self, call: Clip<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
+
+    /// See [`Lerp`].
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn lerp(&self, call: Lerp<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
 
     /// See [`SumSquares`].
     ///

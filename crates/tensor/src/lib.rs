@@ -13,6 +13,8 @@ mod desc;
 mod dropout;
 mod host;
 mod kernels;
+mod limit;
+mod loss;
 mod shape;
 
 pub use call::Call;
@@ -20,4 +22,6 @@ pub use desc::{Activation, ConvDesc, ConvKind, NormDesc, Padding, Pads, PoolDesc
 pub use dropout::dropout_keeps;
 pub use host::HostTensor;
 pub use kernels::{KernelError, Kernels, Layout, PixelScale};
+pub use limit::Limit;
+pub use loss::ElementLoss;
 pub use shape::{Shape4, ShapeError};

@@ -146,7 +146,8 @@ impl Trainer<'_> {
                 true => Images::Pixels(&part.pixels, &self.job.pixels),
                 false => Images::Features(&part.features),
             };
-            let batch = TrainBatch { n: part.n, images: input, targets: &part.rows, keys: &keys };
+            let batch =
+                TrainBatch { n: part.n, images: input, targets: &part.rows, weights: &[], keys: &keys };
             let out = self.session.forward_backward(&batch)?;
             loss += out.loss;
             hits += out.hits;

@@ -81,7 +81,7 @@ fn steps(
             divide(&mut rows, divisor);
             let keys = dropout_keys(recipe.seed, epoch, &batch.samples);
             let images = Images::Pixels(&batch.pixels, &job.pixels);
-            let input = TrainBatch { n: batch.n, images, targets: &rows, keys: &keys };
+            let input = TrainBatch { n: batch.n, images, targets: &rows, weights: &[], keys: &keys };
             loss += session.forward_backward(&input)?.loss;
         }
         curve.push(sweep, loss);

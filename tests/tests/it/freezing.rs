@@ -36,7 +36,13 @@ fn train(graph: &Arc<Graph>, marking: &Marking, threads: usize) -> (ParamStore, 
         graph.param_ids().map(|param: ParamId| Rate { param, lr: 1e-3, weight_decay: 1e-2 }).collect();
     for step in 0..3 {
         let keys: Vec<f32> = (0..2 * n).map(|i| (100 * step + i) as f32).collect();
-        let batch = TrainBatch { n, images: Images::Array(images.data()), targets: &targets, keys: &keys };
+        let batch = TrainBatch {
+            n,
+            images: Images::Array(images.data()),
+            targets: &targets,
+            weights: &[],
+            keys: &keys,
+        };
         assert!(session.forward_backward(&batch).unwrap().loss.is_finite());
         session.apply(Rule::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true }, &rates).unwrap();
     }

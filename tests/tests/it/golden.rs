@@ -64,8 +64,13 @@ impl Golden {
     fn step(&self, session: &mut dyn Session) -> f64 {
         let targets = self.targets();
         let keys = vec![0.0; 2 * self.n];
-        let batch =
-            TrainBatch { n: self.n, images: Images::Array(&self.batch), targets: &targets, keys: &keys };
+        let batch = TrainBatch {
+            n: self.n,
+            images: Images::Array(&self.batch),
+            targets: &targets,
+            weights: &[],
+            keys: &keys,
+        };
         session.forward_backward(&batch).unwrap().loss
     }
 

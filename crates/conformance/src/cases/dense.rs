@@ -1,15 +1,14 @@
-//! Matrix products, reductions and the loss.
+//! Matrix products and sums.
 
-use defrost_tensor::call::{ChannelSum, Gemm, SoftmaxCrossEntropy, SumSquares};
+use defrost_tensor::call::{ChannelSum, Gemm, SumSquares};
 use defrost_tensor::{Activation, Layout, Shape4};
 
-use super::{ROUNDING, SUMS, case, dims, flags, named, plain};
-use crate::{Case, Fill, Operand};
+use super::{SUMS, case, dims, flags, named, plain};
+use crate::{Case, Operand};
 
 pub(super) fn push(cases: &mut Vec<Case>) {
     gemm(cases);
     reductions(cases);
-    loss(cases);
 }
 
 fn gemm(cases: &mut Vec<Case>) {
@@ -149,50 +148,4 @@ fn reductions(cases: &mut Vec<Case>) {
             cases.push(case(name, SumSquares { len, accumulate, x, sum }, SUMS));
         }
     }
-}
-
-fn loss(cases: &mut Vec<Case>) {
-    for (i, (n, classes)) in
-        [(1, 2), (4, 10), (5, 3), (2, 1000), (33, 19), (257, 5), (1, 1)].into_iter().enumerate()
-    {
-        let layout = Layout::Activation(Shape4::vector(n, classes));
-        let targets = [
-            (Fill::OneHot { classes, weight: 1.0 }, "hard"),
-            (Fill::OneHot { classes, weight: 0.37 / n as f64 }, "weighted"),
-            (Fill::Soft { classes }, "soft"),
-        ];
-        for (j, (fill, what)) in targets.into_iter().enumerate() {
-            let logits = [
-                (Operand::uniform(layout, 0.0, 3.0), ""),
-                (Operand::uniform(layout, 500.0, 900.0), " huge logits"),
-                (Operand::filled(layout, Fill::Ties), " ties"),
-                (Operand::uniform(layout, -40.0, 30.0), " low logits"),
-            ];
-            // A single row that is right beyond doubt has a gradient of 0 and nothing to measure its error by.
-            let other = if n == 1 { 2 } else { 1 + (i + j) % 3 };
-            for (logits, range) in [logits[0].clone(), logits[other].clone()] {
-                let grad = (i + j) % 3 != 1 || range.is_empty();
-                let call = SoftmaxCrossEntropy {
-                    n,
-                    classes,
-                    logits,
-                    targets: Operand::filled(layout, fill.clone()),
-                    stats: Operand::result(plain(2), false),
-                    grad: grad.then(|| Operand::result(layout, false)),
-                };
-                let name = format!("{n}x{classes} {what}{range}{}", flags(&[(!grad, "without gradient")]));
-                cases.push(case(name, call, SUMS));
-            }
-        }
-    }
-    // Only the right class' logit is largest in row 0; equal logits in row 1, where the first counts.
-    let hits = SoftmaxCrossEntropy {
-        n: 3,
-        classes: 3,
-        logits: Operand::filled(plain(9), Fill::Repeat(vec![0.0, 2.0, 1.0, 5.0, 5.0, 1.0, 0.0, 1.0, 1.0])),
-        targets: Operand::filled(plain(9), Fill::Repeat(vec![0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.5, 0.5])),
-        stats: Operand::result(plain(2), false),
-        grad: Some(Operand::result(plain(9), false)),
-    };
-    cases.push(case("hits", hits, ROUNDING));
 }

@@ -1,6 +1,6 @@
-//! Calls that treat each element alone, flattening, dropout and the optimizers.
+//! Calls that treat each element alone, dropout, and those that put elements in other places.
 
-use defrost_tensor::call::{Activate, ActivateGrad, Adam, Add, Copy, Dropout, Flatten, Sgd, Unflatten};
+use defrost_tensor::call::{Activate, ActivateGrad, Add, Copy, CopyChannels, Dropout, Flatten, Unflatten};
 use defrost_tensor::{Layout, Shape4};
 
 use super::{ACTIVATIONS, ROUNDING, case, dims, flags, named, plain};
@@ -36,8 +36,7 @@ pub(super) fn push(cases: &mut Vec<Case>) {
     }
     flatten(cases);
     dropout(cases);
-    sgd(cases);
-    adam(cases);
+    copy_channels(cases);
 }
 
 fn pointwise(cases: &mut Vec<Case>, layout: Layout, name: &str, activation: defrost_tensor::Activation) {
@@ -111,72 +110,27 @@ fn dropout(cases: &mut Vec<Case>) {
     }
 }
 
-/// What an optimizer steps over.
-fn parameters() -> [(Layout, &'static str); 5] {
-    [
-        (plain(1), "1"),
-        (plain(33), "33"),
-        (plain(5003), "5003"),
-        (Layout::ConvWeight([33, 19, 3, 3]), "conv weight"),
-        (Layout::ConvWeight([19, 1, 3, 3]), "depthwise weight"),
-    ]
-}
-
-fn sgd(cases: &mut Vec<Case>) {
-    let settings = [
-        (0.0, 0.0, false, "plain"),
-        (0.9, 0.0, false, "momentum"),
-        (0.9, 1e-2, false, "momentum decay"),
-        (0.9, 1e-2, true, "nesterov decay"),
-        (0.0, 0.1, false, "decay"),
+fn copy_channels(cases: &mut Vec<Case>) {
+    // Channels of the source and of the target; the first of each that is copied, and how many.
+    let problems = [
+        (Shape4::new(2, 19, 3, 5), 33, 0, 0, 19),
+        (Shape4::new(2, 19, 3, 5), 33, 0, 14, 19),
+        (Shape4::new(3, 64, 7, 7), 16, 48, 0, 16),
+        (Shape4::new(1, 257, 2, 2), 40, 3, 5, 31),
+        (Shape4::vector(5, 1280), 2560, 0, 1280, 1280),
+        (Shape4::vector(4, 1030), 515, 515, 0, 515),
+        (Shape4::new(1, 1, 1, 1), 1, 0, 0, 1),
+        (Shape4::new(1, 8, 37, 29), 24, 0, 8, 8),
     ];
-    for (layout, size) in parameters() {
-        for (momentum, weight_decay, nesterov, what) in settings {
-            let call = Sgd {
-                len: layout.len(),
-                lr: 0.3,
-                momentum,
-                weight_decay,
-                nesterov,
-                grad: Operand::new(layout),
-                param: Operand::new(layout),
-                velocity: (momentum > 0.0).then(|| Operand::new(layout)),
-            };
-            cases.push(case(format!("{size} {what}"), call, ROUNDING));
-        }
-    }
-}
-
-fn adam(cases: &mut Vec<Case>) {
-    let settings = [
-        (0.0, false, 1, 1e-8, "first step"),
-        (0.0, false, 2, 1e-8, "second step"),
-        (0.1, false, 10, 1e-3, "decay"),
-        (0.1, true, 10, 1e-8, "decoupled decay"),
-        (0.01, true, 100_000, 1e-5, "late"),
-    ];
-    for (layout, size) in parameters() {
-        for (weight_decay, decoupled, step, eps, what) in settings {
-            // Before the first step the moments are 0.
-            let moment = |centre, bound| {
-                let scale = if step == 1 { 0.0 } else { 1.0 };
-                Operand::uniform(layout, centre * scale, bound * scale)
-            };
-            let call = Adam {
-                len: layout.len(),
-                lr: 0.03,
-                beta1: 0.9,
-                beta2: 0.999,
-                eps,
-                weight_decay,
-                decoupled,
-                step,
-                grad: Operand::new(layout),
-                param: Operand::new(layout),
-                first: moment(0.0, 0.5),
-                second: moment(0.5, 0.49),
-            };
-            cases.push(case(format!("{size} {what}"), call, ROUNDING));
+    for (input, c, from, to, channels) in problems {
+        let output = Shape4 { c, ..input };
+        for accumulate in [false, true] {
+            let x = Operand::new(Layout::Activation(input));
+            let out = Operand::new(Layout::Activation(output));
+            let call = CopyChannels { input, output, from, to, channels, accumulate, x, out };
+            let name = format!("{} of {channels} from {from} to {to} of {c}", dims(input));
+            let tolerance = if accumulate { ROUNDING } else { 0.0 };
+            cases.push(case(name + &flags(&[(accumulate, "accumulate")]), call, tolerance));
         }
     }
 }

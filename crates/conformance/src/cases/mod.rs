@@ -3,7 +3,9 @@
 mod conv;
 mod dense;
 mod elementwise;
+mod loss;
 mod norm;
+mod optim;
 mod pool;
 
 use std::fmt::Display;
@@ -30,7 +32,9 @@ pub fn cases() -> Vec<Case> {
     norm::push(&mut cases);
     pool::push(&mut cases);
     dense::push(&mut cases);
+    loss::push(&mut cases);
     elementwise::push(&mut cases);
+    optim::push(&mut cases);
     cases
 }
 

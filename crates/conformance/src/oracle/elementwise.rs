@@ -1,9 +1,9 @@
-//! Calls that treat each element alone: activations, sums, dropout, optimizer steps; and flattening.
+//! Calls that treat each element alone, activations, sums, dropout; and those that put elements in other places.
 
-use defrost_tensor::call::{Activate, ActivateGrad, Adam, Add, Copy, Dropout, Flatten, Sgd, Unflatten};
+use defrost_tensor::call::{Activate, ActivateGrad, Add, Copy, CopyChannels, Dropout, Flatten, Unflatten};
 use defrost_tensor::dropout_keeps;
 
-use super::{Read, Write, apply, passes, target};
+use super::{Read, Write, apply, at, passes, positions, target};
 
 pub(super) fn activate(call: Activate<Read<'_>, Write<'_>>) {
     for i in 0..call.len {
@@ -39,6 +39,16 @@ pub(super) fn unflatten(call: Unflatten<Read<'_>, Write<'_>>) {
     add_to(target(call.out, call.input.len(), call.accumulate), call.x);
 }
 
+/// One slice of `torch.cat(…, dim=1)`.
+pub(super) fn copy_channels(call: CopyChannels<Read<'_>, Write<'_>>) {
+    for (i, [n, c, y, x]) in positions(call.output) {
+        if (call.to..call.to + call.channels).contains(&c) {
+            let value = call.x[at(call.input, [n, c - call.to + call.from, y, x])];
+            call.out[i] = if call.accumulate { call.out[i] + value } else { value };
+        }
+    }
+}
+
 fn add_to(out: &mut [f64], x: &[f64]) {
     for (out, x) in out.iter_mut().zip(x) {
         *out += x;
@@ -55,40 +65,5 @@ pub(super) fn dropout(call: Dropout<Read<'_>, Write<'_>>) {
         if dropout_keeps(key, call.layer, (i % image_len) as u32, call.rate) {
             *out += call.x[i] / (1.0 - f64::from(call.rate));
         }
-    }
-}
-
-/// `torch.optim.SGD` with `dampening=0`; PyTorch's first step, `v = g`, is the formula's with `v = 0`.
-pub(super) fn sgd(call: Sgd<Read<'_>, Write<'_>>) {
-    let [lr, momentum, weight_decay] = [call.lr, call.momentum, call.weight_decay].map(f64::from);
-    let (param, mut velocity) = (call.param, call.velocity);
-    for i in 0..call.len {
-        let g = call.grad[i] + weight_decay * param[i];
-        let v = momentum * velocity.as_ref().map_or(0.0, |v| v[i]) + g;
-        if let Some(velocity) = &mut velocity {
-            velocity[i] = v;
-        }
-        param[i] -= lr * if call.nesterov { g + momentum * v } else { v };
-    }
-}
-
-/// `torch.optim.Adam` and `AdamW`:
-/// `m = β₁m + (1 - β₁)g`, `v = β₂v + (1 - β₂)g²`, `p -= lr · (m / (1 - β₁ᵗ)) / (√(v / (1 - β₂ᵗ)) + ε)`.
-pub(super) fn adam(call: Adam<Read<'_>, Write<'_>>) {
-    let [lr, beta1, beta2] = [call.lr, call.beta1, call.beta2].map(f64::from);
-    let [eps, weight_decay] = [call.eps, call.weight_decay].map(f64::from);
-    let correct1 = 1.0 - beta1.powi(call.step as i32);
-    let correct2 = 1.0 - beta2.powi(call.step as i32);
-    let (param, first, second) = (call.param, call.first, call.second);
-    for i in 0..call.len {
-        let mut g = call.grad[i];
-        if call.decoupled {
-            param[i] *= 1.0 - lr * weight_decay;
-        } else {
-            g += weight_decay * param[i];
-        }
-        first[i] = beta1 * first[i] + (1.0 - beta1) * g;
-        second[i] = beta2 * second[i] + (1.0 - beta2) * g * g;
-        param[i] -= lr * (first[i] / correct1) / ((second[i] / correct2).sqrt() + eps);
     }
 }

@@ -3,7 +3,9 @@
 mod conv;
 mod dense;
 mod elementwise;
+mod loss;
 mod norm;
+mod optim;
 mod pool;
 
 use defrost_tensor::call::*;
@@ -106,10 +108,16 @@ impl Kernels for Oracle {
         channel_sum: ChannelSum => dense::channel_sum,
         flatten: Flatten => elementwise::flatten,
         unflatten: Unflatten => elementwise::unflatten,
+        copy_channels: CopyChannels => elementwise::copy_channels,
         dropout: Dropout => elementwise::dropout,
-        softmax_cross_entropy: SoftmaxCrossEntropy => dense::softmax_cross_entropy,
-        sgd: Sgd => elementwise::sgd,
-        adam: Adam => elementwise::adam,
+        softmax_cross_entropy: SoftmaxCrossEntropy => loss::softmax_cross_entropy,
+        elementwise_loss: ElementwiseLoss => loss::elementwise,
+        sgd: Sgd => optim::sgd,
+        adam: Adam => optim::adam,
+        rms_prop: RmsProp => optim::rms_prop,
+        lamb: Lamb => optim::lamb,
+        clip: Clip => optim::clip,
+        lerp: Lerp => optim::lerp,
         sum_squares: SumSquares => dense::sum_squares,
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use defrost_tensor::call::*;
-use defrost_tensor::{Activation, Call, KernelError, Kernels, Layout, Padding, PixelScale, PoolDesc, Shape4};
+use defrost_tensor::{
+    Activation, Call, ElementLoss, KernelError, Kernels, Layout, Limit, Padding, PixelScale, PoolDesc, Shape4,
+};
 
 use crate::networks::networks;
 use crate::plans::run_networks;
@@ -123,10 +125,16 @@ impl Kernels for Broken {
         channel_sum: ChannelSum,
         flatten: Flatten,
         unflatten: Unflatten,
+        copy_channels: CopyChannels,
         dropout: Dropout,
         softmax_cross_entropy: SoftmaxCrossEntropy,
+        elementwise_loss: ElementwiseLoss,
         sgd: Sgd,
         adam: Adam,
+        rms_prop: RmsProp,
+        lamb: Lamb,
+        clip: Clip,
+        lerp: Lerp,
         sum_squares: SumSquares,
     }
 }
@@ -138,7 +146,7 @@ fn blamed(report: &Report) -> HashSet<String> {
 
 #[test]
 fn every_fault_is_found_in_its_kernel() {
-    let faults: [(&str, Fault); 33] = [
+    let faults: [(&str, Fault); 48] = [
         ("conv2d", |call, r, w| match call {
             // The residual is dropped: what is left of the operands keeps its order.
             Call::Conv2d(mut c) => {
@@ -385,6 +393,68 @@ fn every_fault_is_found_in_its_kernel() {
                 w[1].iter_mut().for_each(|g| *g /= sum);
             }
         }),
+        // Probability where the paper has what is left of it.
+        ("softmax_cross_entropy", |mut call, r, w| {
+            if let Call::SoftmaxCrossEntropy(c) = &mut call {
+                c.gamma *= 0.5;
+            }
+            right(call, r, w);
+        }),
+        // Rows without a target that count as hits where the first class is largest.
+        ("softmax_cross_entropy", |call, r, w| {
+            right(call, r, w);
+            if let Call::SoftmaxCrossEntropy(c) = call {
+                let first = |row: &[f64]| row.iter().all(|v| *v <= row[0]);
+                let rows = r[0].chunks(c.classes).zip(r[1].chunks(c.classes)).take(c.n);
+                let bare = rows.filter(|(z, t)| t.iter().all(|t| *t == 0.0) && first(z));
+                w[0][1] += bare.count() as f64;
+            }
+        }),
+        ("elementwise_loss", |call, r, w| {
+            r[2].iter_mut().for_each(|w| *w = if *w == 0.0 { 0.5 } else { *w });
+            right(call, r, w);
+        }),
+        ("elementwise_loss", |mut call, r, w| {
+            if let Call::ElementwiseLoss(c) = &mut call
+                && c.loss == ElementLoss::Squared
+            {
+                c.loss = ElementLoss::Huber { delta: 1e9 };
+            }
+            right(call, r, w);
+        }),
+        ("elementwise_loss", |mut call, r, w| {
+            if let Call::ElementwiseLoss(c) = &mut call
+                && let ElementLoss::Huber { delta } = &mut c.loss
+            {
+                *delta *= 2.0;
+            }
+            right(call, r, w);
+        }),
+        // Hits by element instead of by row.
+        ("elementwise_loss", |call, r, w| {
+            right(call, r, w);
+            if let Call::ElementwiseLoss(c) = call
+                && c.loss == ElementLoss::BinaryCrossEntropy
+            {
+                let hit = |i: &usize| (r[0][*i] > 0.0) == (r[1][*i] > 0.5);
+                w[0][1] = (0..c.n * c.classes).filter(hit).count() as f64;
+            }
+        }),
+        ("copy_channels", |mut call, r, w| {
+            if let Call::CopyChannels(c) = &mut call {
+                c.accumulate = false;
+            }
+            right(call, r, w);
+        }),
+        // The target's other channels zeroed.
+        ("copy_channels", |call, r, w| {
+            if let Call::CopyChannels(c) = &call
+                && !c.accumulate
+            {
+                w[0].fill(0.0);
+            }
+            right(call, r, w);
+        }),
         ("sgd", |mut call, r, w| {
             if let Call::Sgd(c) = &mut call {
                 c.nesterov = false;
@@ -394,6 +464,56 @@ fn every_fault_is_found_in_its_kernel() {
         ("adam", |mut call, r, w| {
             if let Call::Adam(c) = &mut call {
                 c.decoupled = false;
+            }
+            right(call, r, w);
+        }),
+        ("rms_prop", |mut call, r, w| {
+            if let Call::RmsProp(c) = &mut call {
+                c.momentum = 0.0;
+            }
+            right(call, r, w);
+        }),
+        // The epsilon below the root.
+        ("rms_prop", |mut call, r, w| {
+            if let Call::RmsProp(c) = &mut call {
+                c.eps = c.eps.sqrt();
+            }
+            right(call, r, w);
+        }),
+        // Bias correction left out.
+        ("lamb", |mut call, r, w| {
+            if let Call::Lamb(c) = &mut call {
+                c.step = 1_000_000;
+            }
+            right(call, r, w);
+        }),
+        // What is not decayed is adapted too.
+        ("lamb", |mut call, r, w| {
+            if let Call::Lamb(c) = &mut call
+                && c.weight_decay == 0.0
+            {
+                c.weight_decay = 1e-30;
+            }
+            right(call, r, w);
+        }),
+        // Scaled up where it is small.
+        ("clip", |call, r, w| {
+            if let Call::Clip(Clip { limit: Limit::Norm { max, eps }, .. }) = call {
+                let factor = f64::from(max) / (r[0][0].sqrt() + f64::from(eps));
+                w[0].iter_mut().for_each(|x| *x *= factor);
+            } else {
+                right(call, r, w);
+            }
+        }),
+        ("clip", |call, r, w| {
+            right(call, r, w);
+            if let Call::Clip(Clip { limit: Limit::Value { max }, .. }) = call {
+                w[0].iter_mut().for_each(|x| *x = x.min(max.into()));
+            }
+        }),
+        ("lerp", |mut call, r, w| {
+            if let Call::Lerp(c) = &mut call {
+                c.weight = 1.0 - c.weight;
             }
             right(call, r, w);
         }),

@@ -1,7 +1,7 @@
 //! Finite differences: each gradient of the oracle against its function, in f64.
 
 use defrost_tensor::call::*;
-use defrost_tensor::{Activation, Kernels, NormDesc, PoolDesc, RunningVariance, Shape4};
+use defrost_tensor::{Activation, ElementLoss, Kernels, NormDesc, PoolDesc, RunningVariance, Shape4};
 
 use crate::cases::{conv_problems, pool_problems};
 use crate::{Oracle, det_f64};
@@ -381,20 +381,23 @@ fn matrix_products() {
 fn softmax_cross_entropy() {
     let (n, classes) = (4, 5);
     let (logits, targets) = (around("z", 20, 0.0, 3.0), around("t", 20, 0.4, 0.4));
-    let run = |logits: &Vec<f64>| {
+    let run = |gamma: f32, logits: &Vec<f64>| {
         let (mut stats, mut grad) = (vec![0.0; 2], vec![0.0; 20]);
-        let (stats_out, grad_out) = (&mut stats, Some(&mut grad));
+        let (targets, stats_out, grad_out) = (&targets, &mut stats, Some(&mut grad));
         let call =
-            SoftmaxCrossEntropy { n, classes, logits, targets: &targets, stats: stats_out, grad: grad_out };
+            SoftmaxCrossEntropy { n, classes, gamma, logits, targets, stats: stats_out, grad: grad_out };
         Oracle.softmax_cross_entropy(call).unwrap();
         (stats[0], grad)
     };
-    check("cross-entropy", &logits, &run(&logits).1, |z| run(z).0);
+    for gamma in [0.0, 0.5, 1.0, 2.0, 5.0] {
+        check(&format!("gamma {gamma}"), &logits, &run(gamma, &logits).1, |z| run(gamma, z).0);
+    }
     // Equal logits: the loss is log of the classes.
     let (mut stats, logits, targets) = (vec![0.0; 2], vec![7.0; 4], vec![0.0, 1.0, 0.0, 0.0]);
     let call = SoftmaxCrossEntropy {
         n: 1,
         classes: 4,
+        gamma: 0.0,
         logits: &logits,
         targets: &targets,
         stats: &mut stats,
@@ -402,6 +405,47 @@ fn softmax_cross_entropy() {
     };
     Oracle.softmax_cross_entropy(call).unwrap();
     assert!((stats[0] - 4.0_f64.ln()).abs() < 1e-15 && stats[1] == 0.0);
+}
+
+#[test]
+fn losses_of_elements() {
+    let (n, classes) = (4, 5);
+    let (x, targets) = (around("x", 20, 0.0, 3.0), around("t", 20, 0.5, 0.5));
+    let weights: Vec<f64> = around("w", 20, 0.5, 1.0).into_iter().map(|w| w.max(0.0)).collect();
+    for loss in [ElementLoss::BinaryCrossEntropy, ElementLoss::Squared, ElementLoss::Huber { delta: 1.5 }] {
+        let run = |x: &Vec<f64>| {
+            let (mut stats, mut grad) = (vec![0.0; 2], vec![0.0; 20]);
+            let (targets, weights, stats_out, grad_out) = (&targets, &weights, &mut stats, Some(&mut grad));
+            let call =
+                ElementwiseLoss { n, classes, loss, x, targets, weights, stats: stats_out, grad: grad_out };
+            Oracle.elementwise_loss(call).unwrap();
+            (stats[0], grad)
+        };
+        check(&format!("{loss:?}"), &x, &run(&x).1, |x| run(x).0);
+    }
+}
+
+#[test]
+fn concatenated_channels() {
+    let (a, b) = (Shape4::new(2, 3, 2, 3), Shape4::new(2, 2, 2, 3));
+    let both = Shape4 { c: 5, ..a };
+    let copy = |input: Shape4, output: Shape4, from, to, channels, x: &Vec<f64>, out: &mut Vec<f64>| {
+        let accumulate = false;
+        let call = CopyChannels { input, output, from, to, channels, accumulate, x, out };
+        Oracle.copy_channels(call).unwrap();
+    };
+    let (x, y, g) = (numbers("cat a", a.len()), numbers("cat b", b.len()), numbers("cat g", both.len()));
+    let f = |x: &Vec<f64>, y: &Vec<f64>| {
+        let cat = written(both.len(), |out| {
+            copy(a, both, 0, 0, 3, x, out);
+            copy(b, both, 0, 3, 2, y, out);
+        });
+        dot(&cat, &g)
+    };
+    let grad_x = written(a.len(), |out| copy(both, a, 0, 0, 3, &g, out));
+    let grad_y = written(b.len(), |out| copy(both, b, 3, 0, 2, &g, out));
+    check("concat a", &x, &grad_x, |x| f(x, &y));
+    check("concat b", &y, &grad_y, |y| f(&x, y));
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn the_gradients_of_whole_networks_are_gradients() {
         // Every mode of batch normalisation; what other markings compute is compared with these elsewhere.
         let tried = ["everything", "everything, running statistics", "every other"];
         for (name, marking) in network.markings().into_iter().filter(|(name, _)| tried.contains(name)) {
-            let mut reference = Reference::new(&network.graph, &network.params());
+            let mut reference = Reference::new(&network);
             let start = reference.params.clone();
             let step = reference.step(&marking, &batch).unwrap();
             let largest = step.grads.iter().flat_map(|(_, g)| g).fold(0.0_f64, |m, g| m.max(g.abs()));
@@ -85,7 +85,7 @@ fn any_marking_at_all_computes_the_same_with_all_passes() {
                 continue;
             }
             let run = |options: Options| {
-                let mut reference = Reference::new(&network.graph, &network.params());
+                let mut reference = Reference::new(&network);
                 reference.options = options;
                 let step = reference.step(&marking, &batch).unwrap();
                 (step, reference.params)
