@@ -1,6 +1,7 @@
 //! The suite passes where it should and fails where it should; the oracle's gradients are gradients.
 
 mod broken;
+mod faults;
 mod gradients;
 mod plans;
 
