@@ -23,6 +23,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("defrost-data", 2),
     ("defrost-exec", 3),
     ("defrost-ndarray", 4),
+    ("defrost-wgpu", 4),
     ("defrost-train", 5),
     ("defrost-report", 6),
     ("defrost", 7),

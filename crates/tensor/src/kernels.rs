@@ -62,6 +62,16 @@ pub enum KernelError {
         /// What the driver said.
         reason: String,
     },
+    /// The driver refused what it was given: a shader, a command.
+    #[error("the {device}'s driver refused {what}: {reason}")]
+    Refused {
+        /// The device's name.
+        device: String,
+        /// What was refused.
+        what: String,
+        /// What the driver said.
+        reason: String,
+    },
     /// The backend cannot do this, and said so in [`Kernels::supports`].
     #[error("the {device} cannot run {what}")]
     Unsupported {

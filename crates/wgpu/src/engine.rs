@@ -1,0 +1,40 @@
+//! The engine: [`WgpuKernels`] behind [`Engine`].
+
+use std::sync::Arc;
+
+use defrost_exec::{Engine, ExecError, Interpreter, Session};
+use defrost_graph::{Graph, ParamStore};
+use defrost_tensor::Kernels;
+
+use crate::{OpenError, WgpuKernels, WgpuOptions};
+
+/// A GPU as a device.
+#[derive(Debug)]
+pub struct WgpuEngine {
+    kernels: Arc<WgpuKernels>,
+}
+
+impl WgpuEngine {
+    /// Opens a GPU.
+    ///
+    /// # Errors
+    /// No adapter, none of that name, one that cannot be opened.
+    pub fn new(options: &WgpuOptions) -> Result<Self, OpenError> {
+        Ok(Self { kernels: Arc::new(WgpuKernels::new(options)?) })
+    }
+
+    /// The kernels: their adapter and profile.
+    pub fn kernels(&self) -> &Arc<WgpuKernels> {
+        &self.kernels
+    }
+}
+
+impl Engine for WgpuEngine {
+    fn device(&self) -> String {
+        self.kernels.device()
+    }
+
+    fn open(&self, graph: Arc<Graph>, params: &ParamStore) -> Result<Box<dyn Session>, ExecError> {
+        Ok(Box::new(Interpreter::new(Arc::clone(&self.kernels), graph, params)?))
+    }
+}

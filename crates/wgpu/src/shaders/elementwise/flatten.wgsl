@@ -1,0 +1,34 @@
+// n, h, w, c to n, c, h, w and back: a thread an element of what lies as n, c, h, w.
+struct Params {
+    x_at: u32, out_at: u32, pad2: u32, pad3: u32, pad4: u32, pad5: u32, pad6: u32, pad7: u32,
+    first: u32, end: u32, area: u32, c: u32, accumulate: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<S1>;
+@group(0) @binding(2) var<storage, read_write> out: array<S2>;
+
+@compute @workgroup_size(THREADS)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) ids: vec3<u32>,
+    @builtin(local_invocation_index) t: u32,
+) {
+    let i = p.first + linear(id, ids, t);
+    if (i >= p.end) {
+        return;
+    }
+    let image = i / (p.area * p.c);
+    let rest = i - image * p.area * p.c;
+    let c = rest / p.area;
+    let there = (image * p.area + rest - c * p.area) * p.c + c;
+#if BACK
+    var y = f32(x[i + p.x_at]);
+    if (p.accumulate != 0u) {
+        y += f32(out[there + p.out_at]);
+    }
+    out[there + p.out_at] = S2(y);
+#else
+    out[i + p.out_at] = S2(f32(x[there + p.x_at]));
+#end
+}
