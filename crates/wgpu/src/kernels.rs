@@ -117,16 +117,17 @@ impl Kernels for WgpuKernels {
     fn supports(&self, call: &Call<Layout, Layout>) -> bool {
         // What is cut between images needs room for one; sums over positions, for a chunk of them; weights of
         // convolutions are not cut.
-        let norm = match call {
+        let positions = match call {
             Call::NormTrain(c) => Some(c.shape),
             Call::NormTrainGrad(c) => Some(c.shape),
             Call::NormEval(c) => Some(c.shape),
             Call::NormEvalGrad(c) => Some(c.shape),
             Call::ChannelSum(c) => Some(c.shape),
+            Call::CopyChannels(c) => Some(Shape4 { c: c.input.c.max(c.output.c), ..c.input }),
             _ => None,
         };
-        let gathers = norm.is_none();
-        if norm.is_some_and(|shape| 64 * shape.c > self.room()) {
+        let gathers = positions.is_none();
+        if positions.is_some_and(|shape| 64 * shape.c > self.room()) {
             return false;
         }
         if let Call::Gemm(g) = call {
@@ -294,6 +295,10 @@ impl Kernels for WgpuKernels {
         self.call("unflatten").unflatten_call(call)
     }
 
+    fn copy_channels(&self, call: CopyChannels<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {
+        self.call("copy_channels").copy_channels_call(call)
+    }
+
     fn dropout(&self, call: Dropout<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {
         self.call("dropout").dropout_call(call)
     }
@@ -305,12 +310,32 @@ impl Kernels for WgpuKernels {
         self.call("softmax_cross_entropy").cross_entropy_call(call)
     }
 
+    fn elementwise_loss(&self, call: ElementwiseLoss<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {
+        self.call("elementwise_loss").elementwise_loss_call(call)
+    }
+
     fn sgd(&self, call: Sgd<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {
         self.call("sgd").sgd_call(call)
     }
 
     fn adam(&self, call: Adam<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {
         self.call("adam").adam_call(call)
+    }
+
+    fn rms_prop(&self, call: RmsProp<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {
+        self.call("rms_prop").rms_prop_call(call)
+    }
+
+    fn lamb(&self, call: Lamb<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {
+        self.call("lamb").lamb_call(call)
+    }
+
+    fn clip(&self, call: Clip<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {
+        self.call("clip").clip_call(call)
+    }
+
+    fn lerp(&self, call: Lerp<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {
+        self.call("lerp").lerp_call(call)
     }
 
     fn sum_squares(&self, call: SumSquares<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {

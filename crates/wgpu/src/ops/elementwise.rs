@@ -1,9 +1,9 @@
 //! One pass over elements: activations, sums, copies, dropout, other orders, pictures.
 
-use defrost_tensor::call::{Activate, ActivateGrad, Add, Copy, Dropout, Flatten, Unflatten};
+use defrost_tensor::call::{Activate, ActivateGrad, Add, Copy, CopyChannels, Dropout, Flatten, Unflatten};
 use defrost_tensor::{Activation, KernelError, PixelScale, Shape4};
 
-use super::{COMMON, activation, width};
+use super::{COMMON, activation, blocks, width};
 use crate::WgpuKernels;
 use crate::buffer::WgpuBuf;
 use crate::queue::Words;
@@ -33,6 +33,12 @@ static DROPOUT: Source = Source {
 const FLATTEN_PARTS: &[&str] = &[COMMON, include_str!("../shaders/elementwise/flatten.wgsl")];
 static FLATTEN: Source = Source { name: "flatten", parts: FLATTEN_PARTS, reads: 1, writes: 1 };
 static UNFLATTEN: Source = Source { name: "unflatten", parts: FLATTEN_PARTS, reads: 1, writes: 1 };
+static COPY_CHANNELS: Source = Source {
+    name: "copy channels",
+    parts: &[COMMON, include_str!("../shaders/elementwise/channels.wgsl")],
+    reads: 1,
+    writes: 1,
+};
 static PIXELS: Source = Source {
     name: "pixels",
     parts: &[COMMON, include_str!("../shaders/elementwise/pixels.wgsl")],
@@ -163,6 +169,27 @@ impl WgpuKernels {
             let words = words.u(usize::from(accumulate));
             let operands = (&[Some(x.items(&images, len))][..], &[Some(out.items(&images, len))][..]);
             self.spread(source, 1, &[("BACK", back)], words, operands, images.len() * len)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn copy_channels_call(
+        &self,
+        call: CopyChannels<&WgpuBuf, &mut WgpuBuf>,
+    ) -> Result<(), KernelError> {
+        let CopyChannels { input, output, from, to, channels, accumulate, x, out } = call;
+        // The first part of a concatenation says how all of it is stored.
+        if !accumulate && to == 0 {
+            out.half = x.half;
+        }
+        let out = &*out;
+        let w = width(&[input.c, output.c, from, to, channels]);
+        for seen in blocks(input.rows(), self.room() / input.c.max(output.c)) {
+            let words = Words::new().all(&[seen.start, seen.end]);
+            let words = words.all(&[input.c, output.c, from, to, channels].map(|c| c / w));
+            let words = words.u(usize::from(accumulate));
+            let operands = (&[Some(x.items(&seen, input.c))][..], &[Some(out.items(&seen, output.c))][..]);
+            self.spread(&COPY_CHANNELS, w, &[], words, operands, seen.len() * channels / w)?;
         }
         Ok(())
     }
