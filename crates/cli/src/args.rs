@@ -37,6 +37,15 @@ pub(crate) enum Command {
   defrost predict runs/photos-1 cat.jpg dog.jpg
   defrost predict --model resnet18 --weights resnet18.safetensors batch.npy --logits out.npy")]
     Predict(Predict),
+    /// Say what a weight file is, which network it fits and how its pictures are prepared
+    #[command(after_help = "Example:
+  defrost inspect resnet18-f37072fd.pth")]
+    Inspect(Inspect),
+    /// Write a weight file or a run's best network in another format, under torchvision's names
+    #[command(after_help = "Examples:
+  defrost convert model.h5 model.safetensors
+  defrost convert runs/photos-1 best.npz")]
+    Convert(Convert),
     /// List the networks and the weights that are known for them
     Models(Models),
     /// List the recipes, or print one
@@ -174,7 +183,7 @@ pub(crate) struct Predict {
     #[arg(long, value_name = "PIXELS", requires = "weights")]
     pub(crate) image_size: Option<usize>,
     /// How many classes to name
-    #[arg(long, short = 'k', default_value_t = 3, value_name = "K")]
+    #[arg(long, short = 'k', default_value_t = 5, value_name = "K")]
     pub(crate) top: usize,
     /// Write raw outputs, [n, classes]
     #[arg(long, value_name = "OUT.npy")]
@@ -184,6 +193,28 @@ pub(crate) struct Predict {
     /// Print JSON, one line a picture
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Inspect {
+    /// The weight file, of any format
+    pub(crate) file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Convert {
+    /// The weight file, of any format, or a run
+    #[arg(value_name = "IN")]
+    pub(crate) input: PathBuf,
+    /// What to write, by its extension: .safetensors, .pth or .npz
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// How numbers are stored (not .npz): f32, f16 or bf16
+    #[arg(long, default_value = "f32", value_name = "TYPE")]
+    pub(crate) precision: String,
 }
 
 #[derive(Args, Debug)]

@@ -4,6 +4,7 @@
 
 mod args;
 mod format;
+mod inspect;
 mod plan;
 mod predict;
 mod progress;
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Eval(args) => predict::eval(&args),
         Command::Predict(args) => predict::predict(&args),
+        Command::Inspect(args) => inspect::inspect(&args),
+        Command::Convert(args) => inspect::convert(&args),
         Command::Models(args) => show::models(args.json),
         Command::Recipes(args) => show::recipes(args.name.as_deref()),
         Command::Devices => show::devices(),

@@ -17,6 +17,7 @@ pub mod device;
 pub mod doc;
 mod error;
 mod fine_tune;
+mod inspect;
 mod memory;
 mod model;
 mod trained;
@@ -36,6 +37,7 @@ pub use defrost_zoo as zoo;
 pub use device::Device;
 pub use error::Error;
 pub use fine_tune::{FineTune, Prepared, Start, data_of};
+pub use inspect::{Fit, Inspection, inspect};
 pub use model::Model;
 pub use trained::{Answer, Guess, Trained};
 

@@ -8,7 +8,7 @@ use defrost_graph::{Graph, ParamStore};
 use defrost_policy::{HeadKind, Recipe, Weights as From};
 use defrost_weights::NamedTensors;
 use defrost_zoo::{
-    Arch, Geometry, Head, HeadLoading, LoadOptions, LoadReport, ModelSpec, Preprocess, Weights, keras,
+    Arch, Geometry, Head, HeadLoading, LoadOptions, LoadReport, ModelSpec, Preprocess, Weights, keras, timm,
 };
 
 use crate::Error;
@@ -37,11 +37,11 @@ pub struct Model {
 }
 
 /// Tensors under the zoo's names, and what their file says belongs to them.
-struct Source {
-    tensors: Vec<(String, defrost_tensor::HostTensor)>,
-    geometry: Geometry,
-    preprocess: Preprocess,
-    spec: Option<ModelSpec>,
+pub(crate) struct Source {
+    pub(crate) tensors: Vec<(String, defrost_tensor::HostTensor)>,
+    pub(crate) geometry: Geometry,
+    pub(crate) preprocess: Preprocess,
+    pub(crate) spec: Option<ModelSpec>,
     words: String,
 }
 
@@ -153,7 +153,7 @@ fn open(arch: Arch, name: &str) -> Result<Source, Error> {
 }
 
 /// Reads any weight file.
-fn read(path: &Path) -> Result<NamedTensors, Error> {
+pub(crate) fn read(path: &Path) -> Result<NamedTensors, Error> {
     if !path.exists() {
         return Err(Error::NoWeightFile { path: path.into() });
     }
@@ -169,7 +169,7 @@ fn spec_of(tensors: &NamedTensors) -> Result<Option<ModelSpec>, Error> {
 }
 
 /// Gives a file's tensors the zoo's names, and finds what belongs to them.
-fn named(arch: Arch, tensors: NamedTensors, words: String) -> Result<Source, Error> {
+pub(crate) fn named(arch: Arch, tensors: NamedTensors, words: String) -> Result<Source, Error> {
     let spec = spec_of(&tensors)?;
     let metadata = |key: &str| tensors.metadata.get(key).map(String::as_str);
     let is_keras = tensors.iter().any(|(name, _)| name.contains("/"));
@@ -193,12 +193,15 @@ fn named(arch: Arch, tensors: NamedTensors, words: String) -> Result<Source, Err
         None => Preprocess::from_family(family).unwrap_or_else(Preprocess::torch),
     };
     let pairs = tensors.into_iter();
-    let tensors = if is_keras { keras::to_torchvision(arch.name(), pairs)? } else { pairs.collect() };
+    let tensors = match is_keras {
+        true => keras::to_torchvision(arch.name(), pairs)?,
+        false => timm::to_torchvision(arch, pairs),
+    };
     Ok(Source { tensors, geometry, preprocess, spec, words })
 }
 
 /// The classes of the last layer in a file, under its published name.
-fn classes_in(arch: Arch, source: &Source) -> Option<usize> {
+pub(crate) fn classes_in(arch: Arch, source: &Source) -> Option<usize> {
     let last = ModelSpec::new(arch, 1)
         .build()
         .ok()?

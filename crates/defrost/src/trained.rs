@@ -81,7 +81,7 @@ impl Trained {
         Ok(Self { model, classes: folder.classes()?, device: "cpu".into() })
     }
 
-    /// The network in a weight file; its classes are the file's, or numbers.
+    /// The network in a weight file; its classes are the file's, ImageNet's where there are a thousand, or numbers.
     ///
     /// # Errors
     /// A file that cannot be read or does not fit `arch`.
@@ -90,6 +90,10 @@ impl Trained {
         let named = defrost_train::read_about(path).map(|about| about.classes).unwrap_or_default();
         let classes = match named.len() == model.graph.classes() {
             true => named,
+            // A thousand classes without names are ImageNet's in their usual order.
+            false if model.graph.classes() == 1000 => {
+                defrost_zoo::imagenet_classes().map(|class| class.name.to_owned()).collect()
+            }
             false => (0..model.graph.classes()).map(|i| i.to_string()).collect(),
         };
         Ok(Self { model, classes, device: "cpu".into() })

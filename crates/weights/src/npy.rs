@@ -3,6 +3,7 @@
 //! The header is read here instead of by a library: those at hand parse it as a general Python literal and recurse as
 //! deep as the file says.
 
+use std::io::Write;
 use std::path::Path;
 
 use defrost_tensor::HostTensor;
@@ -60,23 +61,44 @@ pub fn read_bytes(bytes: &[u8]) -> Result<HostTensor> {
 /// # Errors
 /// As [`atomic::write`].
 pub fn write(path: impl AsRef<Path>, tensor: &HostTensor) -> Result<()> {
+    atomic::write(path, |w| write_to(w, tensor))
+}
+
+/// Writes `tensors` to `path` as an `.npz` file of little-endian f32 arrays, whole or not at all ([`atomic`]). Metadata is
+/// left out: the format has no place for it.
+///
+/// # Errors
+/// As [`atomic::write`].
+pub fn write_npz(path: impl AsRef<Path>, tensors: &NamedTensors) -> Result<()> {
     atomic::write(path, |w| {
-        let dims: String = tensor.shape().iter().map(|d| format!("{d}, ")).collect();
-        let dims = if tensor.shape().len() == 1 { dims.trim_end() } else { dims.trim_end_matches(", ") };
-        let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}");
-        // The data begins at a multiple of 64 bytes, and a newline ends the header.
-        let padded = (MAGIC.len() + 4 + header.len() + 1).next_multiple_of(64) - MAGIC.len() - 4;
-        header.extend(std::iter::repeat_n(' ', padded - 1 - header.len()));
-        header.push('\n');
-        w.write_all(MAGIC)?;
-        w.write_all(&[1, 0])?;
-        // 32 extents of 20 digits are far below 64 KiB.
-        w.write_all(&(header.len() as u16).to_le_bytes())?;
-        w.write_all(header.as_bytes())?;
-        tensor.data().chunks(1 << 16).try_for_each(|part| {
-            let bytes: Vec<u8> = part.iter().flat_map(|v| v.to_le_bytes()).collect();
-            w.write_all(&bytes)
-        })
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored)
+            .large_file(true);
+        for (name, tensor) in tensors.iter() {
+            zip.start_file(format!("{name}.npy"), options).map_err(std::io::Error::other)?;
+            write_to(&mut zip, tensor)?;
+        }
+        w.write_all(zip.finish().map_err(std::io::Error::other)?.get_ref())
+    })
+}
+
+fn write_to(w: &mut dyn Write, tensor: &HostTensor) -> std::io::Result<()> {
+    let dims: String = tensor.shape().iter().map(|d| format!("{d}, ")).collect();
+    let dims = if tensor.shape().len() == 1 { dims.trim_end() } else { dims.trim_end_matches(", ") };
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}");
+    // The data begins at a multiple of 64 bytes, and a newline ends the header.
+    let padded = (MAGIC.len() + 4 + header.len() + 1).next_multiple_of(64) - MAGIC.len() - 4;
+    header.extend(std::iter::repeat_n(' ', padded - 1 - header.len()));
+    header.push('\n');
+    w.write_all(MAGIC)?;
+    w.write_all(&[1, 0])?;
+    // 32 extents of 20 digits are far below 64 KiB.
+    w.write_all(&(header.len() as u16).to_le_bytes())?;
+    w.write_all(header.as_bytes())?;
+    tensor.data().chunks(1 << 16).try_for_each(|part| {
+        let bytes: Vec<u8> = part.iter().flat_map(|v| v.to_le_bytes()).collect();
+        w.write_all(&bytes)
     })
 }
 
@@ -205,6 +227,17 @@ mod tests {
             write(&path, &t).unwrap();
             assert_eq!(read(&path).unwrap(), t);
         }
+    }
+
+    #[test]
+    fn an_npz_holds_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npz");
+        let mut all = NamedTensors::new();
+        all.insert("layer1.0.conv1.weight", HostTensor::new([2, 1], vec![1.5, -2.0]).unwrap());
+        all.insert("bn1.num_batches_tracked", HostTensor::zeros([]));
+        write_npz(&path, &all).unwrap();
+        assert_eq!(read_npz(&path).unwrap(), all);
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn element(dtype: Dtype) -> Option<Element> {
 }
 
 /// The stored type of each tensor, in order.
-fn plan(tensors: &NamedTensors, precision: Precision) -> Vec<Dtype> {
+pub(crate) fn plan(tensors: &NamedTensors, precision: Precision) -> Vec<Dtype> {
     let overflows =
         |t: &HostTensor| t.data().iter().any(|&v| v.is_finite() && f16::from_f32(v).is_infinite());
     let choose = |(name, tensor): (&str, &HostTensor)| match precision {
@@ -170,7 +170,7 @@ fn write_to(w: &mut dyn Write, tensors: &NamedTensors, plan: &[Dtype]) -> io::Re
     by_size.iter().try_for_each(|&i| write_data(w, entries[i].1.data(), entries[i].2))
 }
 
-fn write_data(w: &mut dyn Write, data: &[f32], dtype: Dtype) -> io::Result<()> {
+pub(crate) fn write_data(w: &mut dyn Write, data: &[f32], dtype: Dtype) -> io::Result<()> {
     for part in data.chunks(1 << 16) {
         let bytes: Vec<u8> = match dtype {
             Dtype::I64 => part.iter().flat_map(|&v| (v as i64).to_le_bytes()).collect(),

@@ -3,6 +3,7 @@
 mod folder;
 mod interrupt;
 mod usage;
+mod weights;
 
 use std::process::{Command, Output};
 

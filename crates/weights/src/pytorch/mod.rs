@@ -15,6 +15,10 @@ use crate::mmap;
 use crate::pickle::{Pickle, Ref, Value};
 use crate::{Error, Format, NamedTensors, Result, budget};
 
+mod write;
+
+pub use write::write;
+
 /// What a legacy file begins with: the pickle of a magic number.
 pub(crate) const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 /// Where a checkpoint keeps its state dict, most likely first.

@@ -1,0 +1,125 @@
+//! `inspect` and `convert`: what a weight file is, and the same in another format.
+
+use std::path::{Path, PathBuf};
+
+use defrost::graph::ParamStore;
+use defrost::tensor::HostTensor;
+use defrost::weights::{NamedTensors, Precision, read, safetensors};
+use defrost::zoo::{Arch, Geometry, ModelSpec};
+use serde_json::Value;
+
+use crate::{run, stderr, stdout};
+
+/// A file that a real tool wrote.
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights/tests/fixtures").join(name)
+}
+
+/// Fresh weights of `spec` under its published names.
+fn fresh(spec: &ModelSpec) -> NamedTensors {
+    let store = ParamStore::init(&spec.build().unwrap(), 1);
+    store.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect()
+}
+
+fn inspect(here: &Path, file: &str) -> Value {
+    serde_json::from_str(&stdout(&run(here, &["inspect", file, "--json"], 0))).unwrap()
+}
+
+#[test]
+fn inspect_says_the_format_and_the_tensors_of_every_kind_of_file() {
+    let temp = tempfile::tempdir().unwrap();
+    for (file, format, tensor) in [
+        ("torch.safetensors", "safetensors", "bn1.running_var"),
+        ("f16.npy", "NumPy .npy", "arr_0"),
+        ("stored.npz", "NumPy .npz", "arr_1"),
+        ("keras_model.h5", "Keras HDF5", "stem/kernel"),
+        ("keras_only.weights.h5", "Keras 3 .weights.h5", "stem/kernel"),
+        ("keras_model.keras", "Keras 3 .keras", "second/bias"),
+        ("state.pth", "PyTorch checkpoint", "conv1.weight"),
+        ("fastai_stage1.pth", "PyTorch checkpoint", "0.0.weight"),
+        ("state_legacy.pth", "legacy PyTorch checkpoint", "conv1.weight"),
+        ("recipe_py2.pkl", "pickle", "mean value"),
+    ] {
+        let file = fixture(file).display().to_string();
+        let text = stdout(&run(temp.path(), &["inspect", &file], 0));
+        assert!(text.contains(format) && text.contains(tensor), "{file}:\n{text}");
+        let json = inspect(temp.path(), &file);
+        assert_eq!((json["format"].as_str(), &json["fits"]), (Some(format), &Value::Array(vec![])), "{file}");
+        assert!(json["tensors"].as_array().unwrap().iter().any(|t| t["name"] == tensor), "{file}");
+    }
+    let evil = fixture("evil.pth").display().to_string();
+    let text = stderr(&run(temp.path(), &["inspect", &evil], 1));
+    assert!(text.contains("evil.pth") && text.contains("posix.system"), "{text}");
+    assert!(stderr(&run(temp.path(), &["inspect", "nowhere.pth"], 1)).contains("nowhere.pth"));
+}
+
+#[test]
+fn inspect_tells_networks_apart() {
+    let temp = tempfile::tempdir().unwrap();
+    let here = temp.path();
+    let write = |name: &str, tensors: &NamedTensors| {
+        safetensors::write(here.join(name), tensors, Precision::F32).unwrap();
+    };
+    write("half.safetensors", &fresh(&ModelSpec::new(Arch::MobilenetV2, 37).with_width(0.5)));
+    let json = inspect(here, "half.safetensors");
+    let fit = &json["fits"][0];
+    assert_eq!((fit["model"].as_str(), fit["width"].as_f64()), (Some("mobilenet_v2"), Some(0.5)));
+    assert_eq!((fit["classes"].as_u64(), fit["preprocess"]["resize"].as_u64()), (Some(37), Some(256)));
+    assert_eq!(fit["matched"].as_array().unwrap().len(), 262);
+
+    let mut body = fresh(&ModelSpec::new(Arch::Resnet18, 10));
+    body.remove("fc.weight");
+    body.remove("fc.bias");
+    body.insert("extra", HostTensor::zeros([3]));
+    write("body.safetensors", &body);
+    let text = stdout(&run(here, &["inspect", "body.safetensors"], 0));
+    for part in [
+        "resnet18 without its head",
+        "new           fc.weight",
+        "left over     extra",
+        "matched       conv1.weight",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing:\n{text}");
+    }
+}
+
+#[test]
+fn convert_goes_through_every_format_and_back() {
+    let temp = tempfile::tempdir().unwrap();
+    let here = temp.path();
+    let spec = ModelSpec::new(Arch::MobilenetV2, 5).with_width(0.35);
+    let mut start = fresh(&spec);
+    start.insert("features.0.1.num_batches_tracked", HostTensor::full([], 3.0));
+    defrost::weights::pytorch::write(here.join("a.pth"), &start, Precision::F32).unwrap();
+    for pair in [
+        ["a.pth", "b.safetensors"],
+        ["b.safetensors", "c.npz"],
+        ["c.npz", "d.pth"],
+        ["d.pth", "e.safetensors"],
+    ] {
+        let text = stdout(&run(here, &["convert", pair[0], pair[1]], 0));
+        assert!(text.contains("mobilenet_v2 (width 0.35) for 5 classes"), "{text}");
+        let got = read(here.join(pair[1])).unwrap();
+        assert!(got.iter().eq(start.iter()), "{pair:?}: other tensors or another order");
+    }
+    let metadata = read(here.join("e.safetensors")).unwrap().metadata;
+    assert_eq!((metadata["model"].as_str(), metadata["geometry"].as_str()), ("mobilenet_v2", "torch"));
+
+    // What belongs to the weights goes with them.
+    let keras = fresh(&spec.with_geometry(Geometry::Keras));
+    let mut keras_file = keras.clone();
+    keras_file.metadata.extend([("geometry".into(), "keras".into()), ("preprocess".into(), "tf".into())]);
+    safetensors::write(here.join("keras.safetensors"), &keras_file, Precision::F32).unwrap();
+    run(here, &["convert", "keras.safetensors", "half.safetensors", "--precision", "f16"], 0);
+    let fit = inspect(here, "half.safetensors")["fits"][0].clone();
+    assert_eq!((fit["geometry"].as_str(), fit["preprocess"]["mean"][0].as_f64()), (Some("keras"), Some(0.5)));
+    assert!(
+        std::fs::metadata(here.join("half.safetensors")).unwrap().len() * 3
+            < 2 * std::fs::metadata(here.join("keras.safetensors")).unwrap().len()
+    );
+
+    let usage = |arguments: &[&str]| stderr(&run(here, arguments, 2));
+    assert!(usage(&["convert", "a.pth", "a.h5"]).contains(".safetensors, .pth or .npz"));
+    assert!(usage(&["convert", "a.pth", "a.npz", "--precision", "f16"]).contains("--precision"));
+    assert!(usage(&["convert", "a.pth", "a.pth", "--precision", "f8"]).contains("f8"));
+}
