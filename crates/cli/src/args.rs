@@ -48,6 +48,15 @@ pub(crate) enum Command {
     Convert(Convert),
     /// List the networks and the weights that are known for them
     Models(Models),
+    /// Download published weights, or say where they are
+    #[command(after_help = "Examples:
+  defrost pull resnet18 vgg16                    the first set that `defrost pull --list` has for each
+  defrost pull resnet50/a1_in1k                  one set; prints the file's path
+  HF_ENDPOINT=https://mirror defrost pull timm/resnet18.a1_in1k
+
+Files land where Python looks for them: HF_HOME or HF_HUB_CACHE, TORCH_HOME, KERAS_HOME. HF_TOKEN,
+HF_HUB_OFFLINE, HTTPS_PROXY and SSL_CERT_FILE are heeded.")]
+    Pull(Pull),
     /// List the recipes, or print one
     #[command(after_help = "Examples:
   defrost recipes
@@ -73,8 +82,9 @@ pub(crate) struct Recipe {
     /// The network: efficientnet_lite0, mobilenet_v2, resnet18, resnet50, vgg16
     #[arg(long, short, value_name = "NAME")]
     pub(crate) model: Option<String>,
-    /// Where its weights come from: embedded, none, or a file
-    #[arg(long, short, value_name = "embedded|none|FILE")]
+    /// Where its weights come from: embedded, none, imagenet or another published set (downloaded where missing, see
+    /// `defrost models`), or a file
+    #[arg(long, short, value_name = "embedded|none|imagenet|NAME|FILE")]
     pub(crate) weights: Option<String>,
     /// Height and width of the network's input
     #[arg(long, value_name = "PIXELS")]
@@ -176,8 +186,8 @@ pub(crate) struct Predict {
     /// The network of --weights, where the file does not say it
     #[arg(long, short, requires = "weights")]
     pub(crate) model: Option<String>,
-    /// A weight file in place of a run
-    #[arg(long, short, value_name = "FILE")]
+    /// A weight file in place of a run, or with --model a published set: imagenet, or a name of `defrost models`
+    #[arg(long, short, value_name = "FILE|NAME")]
     pub(crate) weights: Option<PathBuf>,
     /// Height and width of the network's input with --weights
     #[arg(long, value_name = "PIXELS", requires = "weights")]
@@ -220,6 +230,22 @@ pub(crate) struct Convert {
 #[derive(Args, Debug)]
 pub(crate) struct Models {
     /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Pull {
+    /// Networks, as in resnet18, or sets of weights, as in resnet18/a1_in1k
+    #[arg(required_unless_present = "list", value_name = "MODEL[/WEIGHTS]")]
+    pub(crate) names: Vec<String>,
+    /// List all sets of weights and where they are
+    #[arg(long, conflicts_with_all = ["names", "force"])]
+    pub(crate) list: bool,
+    /// Download again what is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print JSON, one line a set
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -8,6 +8,7 @@ mod inspect;
 mod plan;
 mod predict;
 mod progress;
+mod pull;
 mod show;
 mod train;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Convert(args) => inspect::convert(&args),
         Command::Models(args) => show::models(args.json),
+        Command::Pull(args) => pull::run(&args),
         Command::Recipes(args) => show::recipes(args.name.as_deref()),
         Command::Devices => show::devices(),
         Command::Report(args) => show::report(&args.run),

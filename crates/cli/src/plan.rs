@@ -22,6 +22,7 @@ pub(crate) fn optimizer_state(optimizer: &Optimizer) -> usize {
 
 pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
     let recipe = args.recipe.resolve()?;
+    crate::pull::for_recipe(&recipe, args.json)?;
     let (model, phases, batch) = match &args.data {
         Some(data) => {
             let prepared = FineTune::on(data).recipe(recipe.clone()).prepare()?;

@@ -76,6 +76,9 @@ fn open(args: &args::Predict) -> anyhow::Result<(Trained, &[PathBuf])> {
     let (trained, inputs) = match &args.weights {
         Some(path) => {
             let arch = args.model.as_deref().map(str::parse::<Arch>).transpose().map_err(Error::from)?;
+            if let Some(arch) = arch {
+                crate::pull::for_weights(arch, path)?;
+            }
             (Trained::from_weights(path, arch, args.image_size)?, args.inputs.as_slice())
         }
         None => {

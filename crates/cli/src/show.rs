@@ -10,13 +10,17 @@ use crate::Usage;
 use crate::format::thousands;
 
 pub(crate) fn models(json: bool) -> anyhow::Result<ExitCode> {
+    let settings = defrost::pull::Settings::from_env();
     let mut out = std::io::stdout().lock();
     for arch in Arch::ALL {
         let about = summary(&ModelSpec::new(arch, 1000).build()?);
         let here = |w: &Weights| matches!(w.source, Source::Embedded);
         if json {
             let weights = Weights::of(arch).map(|w| {
-                serde_json::json!({ "name": w.name, "embedded": here(w), "top1": w.top1, "licence": w.licence })
+                serde_json::json!({
+                    "name": w.name, "embedded": here(w), "top1": w.top1, "licence": w.licence,
+                    "path": defrost::pull::cached(w, &settings),
+                })
             });
             let line = serde_json::json!({
                 "name": about.name, "parameters": about.parameters, "macs": about.macs,
@@ -29,7 +33,12 @@ pub(crate) fn models(json: bool) -> anyhow::Result<ExitCode> {
         writeln!(out, "{:<14}{params:>12} parameters  {mmacs:>8.0} MMACs at 224", about.name)?;
         for w in Weights::of(arch) {
             let top1 = w.top1.map_or(String::new(), |t| format!("{t:.1} % top-1"));
-            let place = if here(w) { "embedded" } else { "give the file with --weights" };
+            let place = match defrost::pull::cached(w, &settings) {
+                Some(path) => path.display().to_string(),
+                None if here(w) => "in this program".into(),
+                None if defrost::pull::remote(w).is_some() => format!("defrost pull {arch}/{}", w.name),
+                None => crate::pull::place(w, &settings),
+            };
             writeln!(out, "    {:<22}{top1:<16}{:<14}{place}", w.name, w.licence)?;
         }
         let stages: Vec<_> = about.stages.iter().map(|s| s.name.as_str()).collect();

@@ -20,8 +20,9 @@ pub(crate) fn run(args: &args::Train) -> anyhow::Result<ExitCode> {
         Some(run) => (resumed(args, run)?, Start::Resume),
         None => (fresh(args)?, Start::Fresh),
     };
-    let prepared = fine_tune.prepare()?;
     let (quiet, json) = (args.output.quiet, args.output.json);
+    crate::pull::for_recipe(&fine_tune.recipe, quiet || json)?;
+    let prepared = fine_tune.prepare()?;
     if !quiet && !json {
         introduce(&prepared)?;
     }

