@@ -22,6 +22,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("defrost-plan", 2),
     ("defrost-data", 2),
     ("defrost-exec", 3),
+    ("defrost-onnx", 3),
     ("defrost-ndarray", 4),
     ("defrost-wgpu", 4),
     ("defrost-train", 5),

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use defrost::export::onnx::{Element, Layout};
+use defrost::weights::Precision;
 
 /// Fine-tunes pre-trained image classifiers.
 #[derive(Debug, Parser)]
@@ -57,6 +59,13 @@ pub(crate) enum Command {
 Files land where Python looks for them: HF_HOME or HF_HUB_CACHE, TORCH_HOME, KERAS_HOME. HF_TOKEN,
 HF_HUB_OFFLINE, HTTPS_PROXY and SSL_CERT_FILE are heeded.")]
     Pull(Pull),
+    /// Write a run's network for other programs: ONNX, or safetensors under torchvision's names
+    #[command(after_help = "Examples:
+  defrost export runs/photos-1                       runs/photos-1/model.onnx; input [N, 3, h, w], prepared
+  defrost export runs/photos-1 --preprocess-inside   input [N, h, w, 3], bytes of pictures of the right size
+  defrost export runs/photos-1 -o cats.safetensors   for torchvision's load_state_dict
+  defrost export --model resnet50 --weights imagenet -o resnet50.onnx")]
+    Export(Export),
     /// List the recipes, or print one
     #[command(after_help = "Examples:
   defrost recipes
@@ -248,6 +257,86 @@ pub(crate) struct Pull {
     /// Print JSON, one line a set
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Export {
+    /// The run, whose best network is written
+    #[arg(required_unless_present = "weights", conflicts_with = "weights")]
+    pub(crate) run: Option<PathBuf>,
+    /// What to write; without it, what the output's name says, else onnx
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<ExportFormat>,
+    /// The file, else model.onnx or model.safetensors in the run's folder
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// ONNX: take pictures of the right size, red, green, blue from 0 to 255, and prepare them in the file
+    #[arg(long, value_enum, value_name = "LAYOUT", num_args = 0..=1, require_equals = true, default_missing_value = "nhwc-u8")]
+    pub(crate) preprocess_inside: Option<Pixels>,
+    /// ONNX: put out probabilities in place of logits
+    #[arg(long)]
+    pub(crate) probabilities: bool,
+    /// ONNX: keep batch normalisations and the published name of every parameter
+    #[arg(long)]
+    pub(crate) no_fold: bool,
+    /// safetensors: how numbers are stored
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: Stored,
+    /// A weight file in place of a run, or with --model a published set: imagenet, or a name of `defrost models`
+    #[arg(long, short, value_name = "FILE|NAME")]
+    pub(crate) weights: Option<PathBuf>,
+    /// The network of --weights, where the file does not say it
+    #[arg(long, short, requires = "weights")]
+    pub(crate) model: Option<String>,
+    /// Height and width of the network's input with --weights
+    #[arg(long, value_name = "PIXELS", requires = "weights")]
+    pub(crate) image_size: Option<usize>,
+}
+
+/// What `export` writes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    Onnx,
+    Safetensors,
+}
+
+/// How pictures are given to an exported network.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Pixels {
+    NhwcU8,
+    NchwU8,
+    NhwcF32,
+    NchwF32,
+}
+
+impl Pixels {
+    pub(crate) fn parts(self) -> (Layout, Element) {
+        match self {
+            Self::NhwcU8 => (Layout::Nhwc, Element::U8),
+            Self::NchwU8 => (Layout::Nchw, Element::U8),
+            Self::NhwcF32 => (Layout::Nhwc, Element::F32),
+            Self::NchwF32 => (Layout::Nchw, Element::F32),
+        }
+    }
+}
+
+/// How numbers are stored in a weight file.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Stored {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Stored> for Precision {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::F32 => Self::F32,
+            Stored::F16 => Self::F16,
+            Stored::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 #[derive(Args, Debug)]

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or recipe, 130 interrupted and saved.
 
 mod args;
+mod export;
 mod format;
 mod inspect;
 mod plan;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => inspect::convert(&args),
         Command::Models(args) => show::models(args.json),
         Command::Pull(args) => pull::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Recipes(args) => show::recipes(args.name.as_deref()),
         Command::Devices => show::devices(),
         Command::Report(args) => show::report(&args.run),

@@ -61,6 +61,10 @@ pub enum Error {
     #[cfg(feature = "pull")]
     #[error(transparent)]
     Pull(#[from] defrost_hub::HubError),
+    /// A network that could not be written as ONNX.
+    #[cfg(feature = "onnx")]
+    #[error(transparent)]
+    Onnx(#[from] defrost_onnx::Error),
     /// No weight file there.
     #[error("there is no weight file {}", path.display())]
     NoWeightFile {

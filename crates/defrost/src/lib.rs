@@ -16,12 +16,15 @@
 //!
 //! | name | adds |
 //! |---|---|
+//! | `onnx` | networks as ONNX files (module `export`) |
 //! | `pull` | published weights by name, downloaded where missing (module `pull`) |
 
 pub mod device;
 #[doc(hidden)]
 pub mod doc;
 mod error;
+#[cfg(feature = "onnx")]
+pub mod export;
 mod fine_tune;
 mod inspect;
 mod memory;

@@ -113,7 +113,7 @@ impl Trained {
         Ok(engine.open(Arc::clone(&self.model.graph), &self.model.params)?)
     }
 
-    fn pixels(&self) -> PixelScale {
+    pub(crate) fn pixels(&self) -> PixelScale {
         self.model.preprocess.pixel_scale(self.model.spec.in_channels)
     }
 

@@ -37,6 +37,20 @@ pub struct About {
 /// # Errors
 /// [`TrainError::Weights`]; the file that was there before is then untouched.
 pub fn write_weights(path: &Path, graph: &Graph, params: &ParamStore, about: &About) -> Result<()> {
+    write_weights_as(path, graph, params, about, Precision::F32)
+}
+
+/// [`write_weights`] in another precision.
+///
+/// # Errors
+/// As [`write_weights`].
+pub fn write_weights_as(
+    path: &Path,
+    graph: &Graph,
+    params: &ParamStore,
+    about: &About,
+    precision: Precision,
+) -> Result<()> {
     let mut tensors = NamedTensors::new();
     for (param, (name, value)) in graph.params().iter().zip(params.iter()) {
         tensors.insert(name, value.clone());
@@ -60,7 +74,7 @@ pub fn write_weights(path: &Path, graph: &Graph, params: &ParamStore, about: &Ab
             put(key, value.to_string());
         }
     }
-    Ok(safetensors::write(path, &tensors, Precision::F32)?)
+    Ok(safetensors::write(path, &tensors, precision)?)
 }
 
 /// Reads what [`write_weights`] wrote.

@@ -52,7 +52,7 @@ mod targets;
 mod trainer;
 mod validation;
 
-pub use checkpoint::{About, read_about, read_weights, write_weights};
+pub use checkpoint::{About, read_about, read_weights, write_weights, write_weights_as};
 pub use clock::{Cost, costs};
 pub use error::{Aspect, Difference, Result, TrainError};
 pub use evaluate::{evaluate, predict};

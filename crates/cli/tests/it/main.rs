@@ -1,5 +1,6 @@
 //! The program as a user runs it.
 
+mod export;
 mod folder;
 mod interrupt;
 mod pull;

@@ -1,0 +1,112 @@
+//! Networks for other programs: ONNX, and weight files under the published names.
+
+use std::path::Path;
+
+use defrost_onnx::{Element, Input, Layout, Options, Output};
+use defrost_policy::{Recipe, Task};
+use defrost_train::{About, Folder};
+use defrost_weights::Precision;
+use serde_json::json;
+
+use crate::{Error, Trained};
+
+pub use defrost_onnx as onnx;
+
+/// How [`Trained::export_onnx`] writes a network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct OnnxExport {
+    /// `None`: whoever runs the file prepares pictures, as its metadata says. Else the file takes pictures of the network's
+    /// size, red, green and blue from 0 to 255, that lie and are so.
+    pub pixels: Option<(Layout, Element)>,
+    /// What it puts out.
+    pub output: Output,
+    /// Whether normalisations are folded into convolutions.
+    pub fold: bool,
+}
+
+impl Default for OnnxExport {
+    fn default() -> Self {
+        Self { pixels: None, output: Output::Logits, fold: true }
+    }
+}
+
+/// What makes probabilities of the outputs of a run: the softmax of one class a picture, the logistic function of several
+/// labels; `None` for numbers.
+///
+/// # Errors
+/// No run there, or one whose recipe cannot be read.
+pub fn probabilities_of(run: &Path) -> Result<Option<Output>, Error> {
+    let recipe = Recipe::from_toml(&Folder::open(run)?.recipe()?)?;
+    Ok(match recipe.loss.task() {
+        Task::MultiLabel => Some(Output::Sigmoid),
+        Task::Regression => None,
+        _ => Some(Output::Softmax),
+    })
+}
+
+impl Trained {
+    /// Writes the network as an ONNX file and returns its length in bytes. Its outputs are those of [`Trained::predict`];
+    /// its metadata has `classes`, `preprocess` and `spec`, all of them JSON.
+    ///
+    /// # Errors
+    /// An operation that ONNX does not have, a file that cannot be written.
+    pub fn export_onnx(&self, path: &Path, what: &OnnxExport) -> Result<u64, Error> {
+        let mut options = Options::default();
+        if let Some((layout, element)) = what.pixels {
+            options.input = Input::Pixels { scale: self.pixels(), layout, element };
+        }
+        options.output = what.output;
+        options.fold = what.fold;
+        options.metadata = vec![
+            ("classes".into(), json!(self.classes).to_string()),
+            ("preprocess".into(), self.steps(what.pixels.is_some()).to_string()),
+            ("spec".into(), self.model.spec_json()),
+        ];
+        Ok(defrost_onnx::write(path, &self.model.graph, &self.model.params, &options)?)
+    }
+
+    /// Writes the weights as safetensors under the published names: what PyTorch's `load_state_dict` takes as it is, with
+    /// classes and preprocessing as metadata. Returns its length in bytes.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn export_weights(&self, path: &Path, precision: Precision) -> Result<u64, Error> {
+        let about = About {
+            model: self.model.spec.arch.to_string(),
+            classes: self.classes.clone(),
+            spec: self.model.spec_json(),
+            preprocess: self.model.preprocess_json(),
+            ..About::default()
+        };
+        defrost_train::write_weights_as(path, &self.model.graph, &self.model.params, &about, precision)?;
+        let length = std::fs::metadata(path).map_err(|source| Error::Io { path: path.into(), source })?;
+        Ok(length.len())
+    }
+
+    /// What is done to a picture before the network sees it, for those who have to do it themselves.
+    fn steps(&self, inside: bool) -> serde_json::Value {
+        let (preprocess, spec) = (&self.model.preprocess, &self.model.spec);
+        let [height, width] = spec.image_size;
+        let scale = self.pixels();
+        let channels = match (spec.in_channels, scale.reversed) {
+            (1, _) => "L",
+            (_, true) => "BGR",
+            (_, false) => "RGB",
+        };
+        json!({
+            // Step by step: the shorter side to `resize`, with antialiasing as in Pillow; the middle of it.
+            "resize": preprocess.resize_for(height.min(width)),
+            "interpolation": preprocess.interpolation,
+            "crop": [height, width],
+            // Bytes to numbers, a channel in the network's order: `(byte / 255 - mean) / std`, or `byte * scale + shift`.
+            "channels": channels,
+            "mean": preprocess.mean,
+            "std": preprocess.std,
+            "scale": scale.scale,
+            "shift": scale.shift,
+            // Whether the file does all of this but resizing and cropping.
+            "inside": inside,
+        })
+    }
+}
