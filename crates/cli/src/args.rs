@@ -23,6 +23,8 @@ pub(crate) enum Command {
   defrost train photos                           one sub-folder a class; or train/ and val/ with such folders
   defrost train photos --recipe head             the head alone
   defrost train photos --set phase.2.epochs=20   one value of the recipe changed
+  defrost train labels.csv --images photos       a table with a column of paths and one of classes
+  defrost train tags.csv --recipe t4-labels      several labels a picture; numbers by t4-regression
   defrost train --resume runs/photos-1           go on with an interrupted run")]
     Train(Train),
     /// Show what a training would do, stage by stage, without training
@@ -34,7 +36,7 @@ pub(crate) enum Command {
     #[command(after_help = "Example:
   defrost eval runs/photos-1 more-photos --json")]
     Eval(Eval),
-    /// Name the classes of pictures
+    /// Say what pictures show: the class, the labels or the numbers that a run has learned
     #[command(after_help = "Examples:
   defrost predict runs/photos-1 cat.jpg dog.jpg
   defrost predict --model resnet18 --weights resnet18.safetensors batch.npy --logits out.npy")]
@@ -122,9 +124,12 @@ pub(crate) struct Device {
 
 #[derive(Args, Debug)]
 pub(crate) struct Train {
-    /// The folder of pictures: one sub-folder a class, or train/ and val/ with such folders
+    /// The folder of pictures: one sub-folder a class, or train/ and val/ with such folders; or a table (.csv)
     #[arg(required_unless_present = "resume")]
     pub(crate) data: Option<PathBuf>,
+    /// The folder that the paths of a table are relative to, if not the table's own
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) images: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) recipe: Recipe,
     #[command(flatten)]
@@ -158,9 +163,12 @@ pub(crate) struct Output {
 
 #[derive(Args, Debug)]
 pub(crate) struct Plan {
-    /// The folder of pictures; without one, say how many classes
+    /// The folder of pictures, or a table; without one, say how many classes
     #[arg(required_unless_present = "classes")]
     pub(crate) data: Option<PathBuf>,
+    /// The folder that the paths of a table are relative to, if not the table's own
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) images: Option<PathBuf>,
     /// Classes, in place of a folder
     #[arg(long, value_name = "N")]
     pub(crate) classes: Option<usize>,
@@ -178,8 +186,11 @@ pub(crate) struct Plan {
 pub(crate) struct Eval {
     /// The run
     pub(crate) run: PathBuf,
-    /// The folder of pictures; its validation part where it has one, else all of it
+    /// The folder of pictures, or a table; its validation part where it has one, else all of it
     pub(crate) data: PathBuf,
+    /// The folder that the paths of a table are relative to, if not the table's own
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) images: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: Device,
     /// Print JSON
@@ -204,6 +215,9 @@ pub(crate) struct Predict {
     /// How many classes to name
     #[arg(long, short = 'k', default_value_t = 5, value_name = "K")]
     pub(crate) top: usize,
+    /// Of several labels a picture, name those whose probability is above this
+    #[arg(long, default_value_t = 0.5, value_name = "P")]
+    pub(crate) threshold: f32,
     /// Write raw outputs, [n, classes]
     #[arg(long, value_name = "OUT.npy")]
     pub(crate) logits: Option<PathBuf>,

@@ -1,5 +1,7 @@
 //! Numbers in words.
 
+use defrost::policy::Metric;
+
 /// `1234567` as `1,234,567`.
 pub(crate) fn thousands(n: usize) -> String {
     let digits = n.to_string();
@@ -39,6 +41,45 @@ pub(crate) fn percent(part: f64) -> String {
     format!("{:.1} %", 100.0 * part)
 }
 
+/// A measured number with four digits, as `1,204`, `34.21`, `0.08214`.
+pub(crate) fn number(x: f64) -> String {
+    match x.abs() {
+        _ if !x.is_finite() => x.to_string(),
+        a if a >= 999.5 && a < 1e15 => {
+            format!("{}{}", if x < 0.0 { "-" } else { "" }, thousands(a.round() as usize))
+        }
+        0.0 => "0".into(),
+        a if a < 1e-4 || a >= 1e15 => format!("{x:.3e}"),
+        a => format!("{x:.0$}", (3 - a.log10().floor() as i32).clamp(0, 8) as usize),
+    }
+}
+
+/// A metric as it is usually told: errors and losses as numbers, all others as parts of 1.
+pub(crate) fn metric(metric: Metric, value: f64) -> String {
+    match metric {
+        Metric::Loss | Metric::TrainLoss => format!("{value:.3}"),
+        Metric::Mae | Metric::Rmse => number(value),
+        Metric::R2 => format!("{value:.3}"),
+        _ => percent(value),
+    }
+}
+
+/// The name of a metric, as it is usually written.
+pub(crate) const fn metric_name(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Map => "mAP",
+        Metric::Auc => "AUC",
+        Metric::F1 => "F1",
+        Metric::F1Micro => "F1 (micro)",
+        Metric::F1Weighted => "F1 (weighted)",
+        Metric::Mae => "MAE",
+        Metric::Rmse => "RMSE",
+        Metric::R2 => "R²",
+        Metric::Top5 => "top 5",
+        other => other.name(),
+    }
+}
+
 fn scaled(mut value: f64, units: &[&str]) -> String {
     let mut unit = 0;
     while value >= 999.5 && unit + 1 < units.len() {
@@ -62,6 +103,9 @@ mod tests {
         assert_eq!((bytes(0).as_str(), bytes(1_250_000).as_str()), ("0 B", "1.2 MB"));
         assert_eq!((seconds(0.62).as_str(), seconds(125.0).as_str()), ("0.6 s", "2 min 05 s"));
         assert_eq!((seconds(3780.0).as_str(), percent(0.9341).as_str()), ("1 h 03 min", "93.4 %"));
+        let told = [1204.4, 34.214, -0.082_137, 0.0, 1e-7].map(number);
+        assert_eq!(told, ["1,204", "34.21", "-0.08214", "0", "1.000e-7"]);
+        assert_eq!((metric(Metric::Map, 0.5), metric(Metric::R2, 0.5)), ("50.0 %".into(), "0.500".into()));
         assert_eq!(flops(3_600_000_000), "3.6 GFLOP");
     }
 }

@@ -4,28 +4,23 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
 
-use defrost::graph::{Graph, Loss, Marking};
+use defrost::graph::{Graph, Marking};
 use defrost::plan::{Memory, Plan, Purpose, StageRow};
-use defrost::policy::{Optimizer, Phase};
+use defrost::policy::Phase;
+use defrost::train::{device_loss, rule};
 use defrost::{FineTune, Model};
 
 use crate::args;
 use crate::format::{bytes, flops, thousands};
-
-/// Optimizer values for each value that trains.
-pub(crate) fn optimizer_state(optimizer: &Optimizer) -> usize {
-    match optimizer {
-        Optimizer::Sgd(sgd) => usize::from(sgd.momentum != 0.0),
-        _ => 2,
-    }
-}
 
 pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
     let recipe = args.recipe.resolve()?;
     crate::pull::for_recipe(&recipe, args.json)?;
     let (model, phases, batch) = match &args.data {
         Some(data) => {
-            let prepared = FineTune::on(data).recipe(recipe.clone()).prepare()?;
+            let mut fine_tune = FineTune::on(data).recipe(recipe.clone());
+            fine_tune.images.clone_from(&args.images);
+            let prepared = fine_tune.prepare()?;
             let batch = recipe.batch_size.min(prepared.splits.train.len());
             (prepared.model, prepared.phases, batch)
         }
@@ -40,10 +35,15 @@ pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
     let mut json = Vec::new();
     for (i, phase) in phases.iter().enumerate() {
         let graph = &model.graph;
-        let plan =
-            Plan::new(graph, &phase.marking, batch, Purpose::Train(Loss::default()), Default::default())?;
+        let plan = Plan::new(
+            graph,
+            &phase.marking,
+            batch,
+            Purpose::Train(device_loss(&recipe.loss)?),
+            Default::default(),
+        )?;
         let rows = plan.stages(graph, &phase.marking);
-        let memory = plan.memory(graph, optimizer_state(&phase.optimizer));
+        let memory = plan.memory(graph, rule(&phase.optimizer, None)?.state());
         if args.json {
             json.push(as_json(phase, &plan, graph, &rows, memory));
             continue;

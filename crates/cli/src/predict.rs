@@ -4,36 +4,74 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use defrost::policy::{Metric, Task};
 use defrost::tensor::HostTensor;
+use defrost::train::Validation;
 use defrost::weights::npy;
 use defrost::zoo::Arch;
-use defrost::{Answer, Error, Trained};
+use defrost::{Answer, Error, Guess, Trained};
 
-use crate::format::percent;
+use crate::format::{number, percent};
 use crate::{Usage, args};
 
 pub(crate) fn eval(args: &args::Eval) -> anyhow::Result<ExitCode> {
     let trained = Trained::open(&args.run)?.on(&args.device.name())?;
-    let result = trained.evaluate(&args.data, &mut |_, _| ())?;
+    let result = trained.evaluate(&args.data, args.images.as_deref(), &mut |_, _| ())?;
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&result)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(
-        out,
-        "accuracy  {} of {} pictures, loss {:.3}",
-        percent(result.accuracy),
-        result.images,
-        result.loss
-    )?;
-    let width = result.classes.iter().map(|c| c.chars().count()).max().unwrap_or(5).max(5);
-    writeln!(out, "\n{:<width$}  pictures  precision  recall     F1", "class")?;
-    for c in &result.per_class {
-        let (p, r, f1) = (percent(c.precision), percent(c.recall), percent(c.f1));
-        writeln!(out, "{:<width$}  {:>8}  {p:>9}  {r:>6}  {f1:>6}", c.class, c.images)?;
+    match result.task {
+        Task::Regression => numbers(&mut out, &result)?,
+        task => classes(&mut out, &result, task == Task::MultiLabel)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The scores of each class or label.
+fn classes(out: &mut impl Write, v: &Validation, several: bool) -> std::io::Result<()> {
+    let metric = |m| percent(v.metric(m).unwrap_or(0.0));
+    if several {
+        writeln!(out, "mAP       {}, AUC {}", metric(Metric::Map), metric(Metric::Auc))?;
+        writeln!(
+            out,
+            "F1        {} (mean), {} (all labels together)",
+            metric(Metric::F1),
+            metric(Metric::F1Micro)
+        )?;
+        writeln!(out, "all right {} of {} pictures, loss {:.3}", metric(Metric::Accuracy), v.images, v.loss)?;
+    } else {
+        writeln!(out, "accuracy  {} of {} pictures, loss {:.3}", metric(Metric::Accuracy), v.images, v.loss)?;
+    }
+    let width = v.classes.iter().map(|c| c.chars().count()).max().unwrap_or(5).max(5);
+    let (name, more) = if several { ("label", "      AP     AUC") } else { ("class", "") };
+    writeln!(out, "\n{name:<width$}  pictures  precision  recall     F1{more}")?;
+    for c in &v.per_class {
+        let (p, r, f1) = (percent(c.precision), percent(c.recall), percent(c.f1));
+        write!(out, "{:<width$}  {:>8}  {p:>9}  {r:>6}  {f1:>6}", c.class, c.images)?;
+        let part = |p: Option<f64>| p.map_or("–".into(), percent);
+        match several {
+            true => writeln!(out, "  {:>6}  {:>6}", part(c.average_precision), part(c.auc))?,
+            false => writeln!(out)?,
+        }
+    }
+    Ok(())
+}
+
+/// The errors of each number.
+fn numbers(out: &mut impl Write, v: &Validation) -> std::io::Result<()> {
+    let metric = |m| number(v.metric(m).unwrap_or(0.0));
+    let (mae, rmse) = (metric(Metric::Mae), metric(Metric::Rmse));
+    writeln!(out, "MAE {mae}, RMSE {rmse}, R² {} of {} pictures", metric(Metric::R2), v.images)?;
+    let width = v.classes.iter().map(|c| c.chars().count()).max().unwrap_or(6).max(6);
+    writeln!(out, "\n{:<width$}       MAE      RMSE      R²        mean ± deviation", "number")?;
+    for s in &v.per_value {
+        let (mae, rmse, r2) = (number(s.mae), number(s.rmse), number(s.r2));
+        let (mean, std) = (number(s.mean), number(s.std));
+        writeln!(out, "{:<width$}  {mae:>8}  {rmse:>8}  {r2:>6}  {mean:>10} ± {std}", s.name)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn predict(args: &args::Predict) -> anyhow::Result<ExitCode> {
@@ -117,16 +155,51 @@ fn array(trained: &Trained, path: &Path) -> anyhow::Result<Vec<Answer>> {
 }
 
 fn print(out: &mut impl Write, answer: &Answer, args: &args::Predict) -> std::io::Result<()> {
-    let guesses = &answer.guesses[..args.top.clamp(1, answer.guesses.len())];
-    if args.json {
-        let guesses: Vec<_> = guesses
+    let path = answer.path.display().to_string();
+    let json = |guesses: &[&Guess]| -> Vec<_> {
+        guesses
             .iter()
             .map(|g| serde_json::json!({ "class": g.class, "probability": g.probability }))
-            .collect();
-        let line = serde_json::json!({ "path": answer.path.display().to_string(), "guesses": guesses });
-        return writeln!(out, "{line}");
+            .collect()
+    };
+    let words = |guesses: &[&Guess]| -> String {
+        let one = |g: &&Guess| format!("{} {}", g.class, percent(f64::from(g.probability)));
+        guesses.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    let likeliest: Vec<_> = answer.guesses.iter().take(args.top.max(1)).collect();
+    match answer.task {
+        Task::Regression if args.json => {
+            let values: serde_json::Map<_, _> =
+                answer.values.iter().map(|v| (v.name.clone(), serde_json::json!(v.value))).collect();
+            writeln!(out, "{}", serde_json::json!({ "path": path, "values": values }))
+        }
+        Task::Regression => {
+            let one = |v: &defrost::Value| format!("{} {}", v.name, number(f64::from(v.value)));
+            writeln!(out, "{path}  {}", answer.values.iter().map(one).collect::<Vec<_>>().join(", "))
+        }
+        Task::MultiLabel => {
+            let labels: Vec<_> = answer.labels(args.threshold).collect();
+            if args.json {
+                let names: Vec<_> = labels.iter().map(|g| &g.class).collect();
+                let all = json(&answer.guesses.iter().collect::<Vec<_>>());
+                return writeln!(
+                    out,
+                    "{}",
+                    serde_json::json!({ "path": path, "labels": names, "guesses": all })
+                );
+            }
+            match labels.is_empty() {
+                true => writeln!(
+                    out,
+                    "{path}  no label (likeliest {})",
+                    words(&likeliest[..1.min(likeliest.len())])
+                ),
+                false => writeln!(out, "{path}  {}", words(&labels)),
+            }
+        }
+        _ if args.json => {
+            writeln!(out, "{}", serde_json::json!({ "path": path, "guesses": json(&likeliest) }))
+        }
+        _ => writeln!(out, "{path}  {}", words(&likeliest)),
     }
-    let words: Vec<_> =
-        guesses.iter().map(|g| format!("{} {}", g.class, percent(f64::from(g.probability)))).collect();
-    writeln!(out, "{}  {}", answer.path.display(), words.join(", "))
 }

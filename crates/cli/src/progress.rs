@@ -2,10 +2,11 @@
 
 use std::io::Write;
 
+use defrost::policy::{Metric, Task};
 use defrost::train::{Epoch, Event, PhaseStart};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::format::{percent, seconds, thousands};
+use crate::format::{metric, metric_name, percent, seconds, thousands};
 
 /// Shows events as they happen.
 pub(crate) trait Show {
@@ -34,22 +35,24 @@ impl Show for Json {
 /// One plain line an epoch.
 pub(crate) struct Lines {
     epochs: usize,
+    task: Task,
 }
 
 impl Lines {
     pub(crate) fn new() -> Self {
-        Self { epochs: 0 }
+        Self { epochs: 0, task: Task::default() }
     }
 }
 
 impl Show for Lines {
     fn event(&mut self, event: &Event) {
         match event {
+            Event::Start(start) => self.task = start.task,
             Event::PhaseStart(phase) => {
                 self.epochs = phase.epochs;
                 print(&phase_line(phase));
             }
-            Event::Epoch(epoch) => print(&epoch_line(epoch, self.epochs)),
+            Event::Epoch(epoch) => print(&epoch_line(epoch, self.epochs, self.task)),
             other => other_line(other).iter().for_each(|line| print(line)),
         }
     }
@@ -59,11 +62,12 @@ impl Show for Lines {
 pub(crate) struct Bars {
     bar: Option<ProgressBar>,
     epochs: usize,
+    task: Task,
 }
 
 impl Bars {
     pub(crate) fn new() -> Self {
-        Self { bar: None, epochs: 0 }
+        Self { bar: None, epochs: 0, task: Task::default() }
     }
 
     fn bar(&mut self, length: usize, prefix: &str) -> &ProgressBar {
@@ -89,17 +93,20 @@ impl Show for Bars {
     fn event(&mut self, event: &Event) {
         let epochs = self.epochs;
         match event {
+            Event::Start(start) => self.task = start.task,
             Event::PhaseStart(phase) => {
                 self.epochs = phase.epochs;
                 self.line(&phase_line(phase));
             }
             Event::Caching(c) => self.bar(c.images, "features").set_position(c.done as u64),
             Event::Step(s) => {
-                let accuracy = s.hits as f64 / s.images.max(1) as f64;
+                let hits = match self.task {
+                    Task::Regression => String::new(),
+                    _ => format!("{}  ", percent(s.hits as f64 / s.images.max(1) as f64)),
+                };
                 let message = format!(
-                    "loss {:.3}  {}  {:.0} img/s  {} left",
+                    "loss {:.3}  {hits}{:.0} img/s  {} left",
                     s.mean_loss,
-                    percent(accuracy),
                     s.images_per_second,
                     seconds(s.run_left)
                 );
@@ -108,7 +115,7 @@ impl Show for Bars {
                 bar.set_position(s.step as u64);
             }
             Event::Validating(v) => self.bar(v.images, "validation").set_position(v.done as u64),
-            Event::Epoch(epoch) => self.line(&epoch_line(epoch, epochs)),
+            Event::Epoch(epoch) => self.line(&epoch_line(epoch, epochs, self.task)),
             other => {
                 if let Some(line) = other_line(other) {
                     self.line(&line);
@@ -128,14 +135,21 @@ fn phase_line(phase: &PhaseStart) -> String {
     )
 }
 
-fn epoch_line(epoch: &Epoch, epochs: usize) -> String {
-    let val = epoch.val_accuracy.map_or(String::new(), |a| format!("  val {:>6}", percent(a)));
+/// With the metric that the task is told by, where the epoch has it.
+fn epoch_line(epoch: &Epoch, epochs: usize, task: Task) -> String {
+    let watched = task.headline();
+    let own = epoch.metrics.get(watched.name()).copied();
+    let val = match epoch.val_accuracy.filter(|_| watched == Metric::Accuracy).or(own) {
+        Some(value) if watched == Metric::Accuracy => format!("  val {:>6}", percent(value)),
+        Some(value) => format!("  val {} {:>6}", metric_name(watched), metric(watched, value)),
+        None => String::new(),
+    };
     let val_loss = epoch.val_loss.map_or(String::new(), |l| format!(" ({l:.3})"));
+    let train = epoch.train_accuracy.map_or(String::new(), |a| format!("  train {:>6}", percent(a)));
     format!(
-        "    epoch {:>3}/{epochs}  loss {:.3}  train {:>6}{val}{val_loss}  {:>6} img/s  {:>6}{}",
+        "    epoch {:>3}/{epochs}  loss {:.3}{train}{val}{val_loss}  {:>6} img/s  {:>6}{}",
         epoch.epoch + 1,
         epoch.train_loss,
-        percent(epoch.train_accuracy),
         thousands(epoch.images_per_second.round() as usize),
         seconds(epoch.seconds),
         if epoch.best { "  best" } else { "" },

@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use defrost::policy::Recipe;
-use defrost::train::{Aspect, Ending, Folder, Options, Outcome};
+use defrost::policy::{Recipe, Task};
+use defrost::train::{Aspect, Done, Ending, Folder, Options, Outcome, rule};
 use defrost::{FineTune, Prepared, Start};
 
-use crate::format::{bytes, percent, seconds, thousands};
-use crate::plan::optimizer_state;
+use crate::format::{bytes, metric, metric_name, percent, seconds, thousands};
 use crate::progress::{Bars, Json, Lines, Show};
 use crate::{Usage, args};
 
@@ -50,7 +49,9 @@ fn fresh(args: &args::Train) -> anyhow::Result<FineTune> {
     let mut recipe = args.recipe.resolve()?;
     recipe.data.strict |= args.strict;
     let folder = args.run.clone().unwrap_or_else(|| new_folder(&data, &recipe));
-    Ok(FineTune::on(data).recipe(recipe).device(args.device.name()).into_folder(folder))
+    let mut fine_tune = FineTune::on(data);
+    fine_tune.images.clone_from(&args.images);
+    Ok(fine_tune.recipe(recipe).device(args.device.name()).into_folder(folder))
 }
 
 /// An interrupted run, with its own recipe unless another is given.
@@ -65,13 +66,19 @@ fn resumed(args: &args::Train, run: &Path) -> anyhow::Result<FineTune> {
     };
     let own = Recipe::from_toml(&folder.recipe().map_err(defrost::Error::from)?)?;
     let recipe = args.recipe.change(own)?;
-    Ok(FineTune::on(data).recipe(recipe).device(args.device.name()).into_folder(run))
+    // The folder of a table goes with the table.
+    let mut fine_tune = FineTune::on(data);
+    fine_tune.images =
+        args.images.clone().or_else(|| defrost::images_of(run).filter(|_| args.data.is_none()));
+    Ok(fine_tune.recipe(recipe).device(args.device.name()).into_folder(run))
 }
 
 /// `runs/DATA-NETWORK-N` with the first N that is free.
 fn new_folder(data: &Path, recipe: &Recipe) -> PathBuf {
-    let name =
-        std::path::absolute(data).ok().and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
+    let name = std::path::absolute(data).ok().and_then(|p| {
+        if p.is_file() { p.file_stem().map(ToOwned::to_owned) } else { p.file_name().map(ToOwned::to_owned) }
+    });
+    let name = name.map(|n| n.to_string_lossy().into_owned());
     let stem = format!("runs/{}-{}", name.as_deref().unwrap_or("run"), recipe.model.arch);
     let numbered = (1..).map(|i| PathBuf::from(format!("{stem}-{i}")));
     numbered.into_iter().find(|p| !p.exists()).unwrap_or_else(|| stem.into())
@@ -107,19 +114,21 @@ fn introduce(prepared: &Prepared) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let recipe = &prepared.fine_tune.recipe;
     writeln!(out, "  photos      {}", prepared.splits.summary())?;
+    if let Some(table) = &prepared.table {
+        writeln!(out, "  table       {table}")?;
+    }
     let model = &prepared.model;
     let [h, w] = model.spec.image_size;
-    let head = model
-        .report
-        .as_ref()
-        .map_or(String::new(), |_| format!(", new head for {} classes", model.graph.classes()));
+    let head = model.report.as_ref().map_or(String::new(), |_| {
+        format!(", new head for {} {}", model.graph.classes(), outputs(recipe.loss.task()))
+    });
     writeln!(out, "  network     {} at {h}×{w}, {}{head}", model.spec.arch, model.source)?;
     writeln!(out, "  device      {}", prepared.engine.device())?;
     writeln!(out, "  recipe      {}: {}", recipe.name, recipe.about)?;
     for (i, phase) in prepared.phases.iter().enumerate() {
         let (plan, _) = prepared.plan(i)?;
         let trained: usize = plan.trained.iter().map(|&id| model.graph.param(id).len()).sum();
-        let memory = plan.memory(&model.graph, optimizer_state(&phase.optimizer));
+        let memory = plan.memory(&model.graph, rule(&phase.optimizer, None)?.state());
         let rates = phase.groups.iter().map(|g| g.lr).filter(|lr| *lr > 0.0);
         let (low, high) = rates.fold((f64::MAX, 0.0f64), |(a, b), lr| (a.min(lr), b.max(lr)));
         let rate = if low < high { format!("{low:.0e} … {high:.0e}") } else { format!("{high:.0e}") };
@@ -143,6 +152,25 @@ fn introduce(prepared: &Prepared) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the outputs of a network are.
+const fn outputs(task: Task) -> &'static str {
+    match task {
+        Task::MultiLabel => "labels",
+        Task::Regression => "numbers",
+        _ => "classes",
+    }
+}
+
+/// What the best epoch reached, in the metric that the recipe watches.
+fn best(done: &Done, task: Task) -> String {
+    let watched = task.metrics().iter().find(|m| m.name() == done.metric);
+    match (done.accuracy, watched, done.value) {
+        (Some(accuracy), _, _) if task == Task::Classification => percent(accuracy),
+        (_, Some(&watched), Some(value)) => format!("{} {}", metric_name(watched), metric(watched, value)),
+        _ => "no validation pictures".into(),
+    }
+}
+
 fn conclude(prepared: &Prepared, outcome: &Outcome, args: &args::Train) -> anyhow::Result<ExitCode> {
     let run = prepared.fine_tune.folder.display();
     let mut out = std::io::stdout().lock();
@@ -157,9 +185,9 @@ fn conclude(prepared: &Prepared, outcome: &Outcome, args: &args::Train) -> anyho
         Ending::Done(_) if args.output.quiet => writeln!(out, "{run}")?,
         Ending::Done(_) if args.output.json => {}
         Ending::Done(done) => {
-            let accuracy = done.accuracy.map_or("no validation pictures".into(), percent);
+            let best = best(done, prepared.fine_tune.recipe.loss.task());
             let epoch = done.best_epoch.map_or(String::new(), |e| format!(" at epoch {}", e + 1));
-            writeln!(out, "\n  best        {accuracy}{epoch}, in {}", seconds(done.seconds))?;
+            writeln!(out, "\n  best        {best}{epoch}, in {}", seconds(done.seconds))?;
             let skipped = prepared.splits.skipped.len();
             if skipped > 0 {
                 writeln!(out, "  skipped     {skipped} files, listed in {run}/skipped.txt")?;
@@ -167,7 +195,9 @@ fn conclude(prepared: &Prepared, outcome: &Outcome, args: &args::Train) -> anyho
             writeln!(out, "  run         {run}")?;
             writeln!(out, "  look        {run}/report.html")?;
             writeln!(out, "  use         defrost predict {run} IMAGE...")?;
-            writeln!(out, "  measure     defrost eval {run} {}", prepared.fine_tune.data.display())?;
+            let images = prepared.fine_tune.images.as_ref();
+            let images = images.map_or(String::new(), |i| format!(" --images {}", i.display()));
+            writeln!(out, "  measure     defrost eval {run} {}{images}", prepared.fine_tune.data.display())?;
         }
         _ => {}
     }

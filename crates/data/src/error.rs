@@ -1,7 +1,7 @@
 //! What goes wrong with data, and what is worth a warning.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::DecodeError;
 
@@ -9,12 +9,15 @@ const EXAMPLE: &str = "expected a folder with one sub-folder of images per class
      photos/cat/one.jpg\n  photos/cat/two.png\n  photos/dog/three.jpg\n\
      or the same below photos/train/ and photos/val/";
 
+const TABLE: &str = "expected a table with a header line, for example\n  \
+     image,label\n  photos/one.jpg,cat\n  photos/three.jpg,dog\nwith paths relative to the table, or to `--images FOLDER`";
+
 /// Why a data set cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Nothing is at the path.
-    #[error("nothing is at {}: {EXAMPLE}", path.display())]
+    #[error("nothing is at {}: {}", path.display(), example(path))]
     NotFound {
         /// What was looked for.
         path: PathBuf,
@@ -117,7 +120,7 @@ pub enum Error {
         rule: &'static str,
     },
     /// A table that is no table, or a cell that does not hold what its column should.
-    #[error("{}, line {line}: {what}", path.display())]
+    #[error("{}{}: {what}", path.display(), at(*line))]
     Table {
         /// The CSV file.
         path: PathBuf,
@@ -133,6 +136,23 @@ pub enum Error {
         path: PathBuf,
         /// The column asked for.
         column: String,
+        /// The columns there are.
+        columns: Vec<String>,
+    },
+    /// A table of which it is not clear which column is meant.
+    #[error(
+        "{}: it is not clear which column {what}; name it by `--set {key}=…` ({}); there are {}",
+        path.display(),
+        if *key == "data.targets" { "a list: `'[\"age\"]'`" } else { "a name" },
+        columns.join(", ")
+    )]
+    WhichColumn {
+        /// The CSV file.
+        path: PathBuf,
+        /// What the column would do.
+        what: &'static str,
+        /// The key of a recipe that says it.
+        key: &'static str,
         /// The columns there are.
         columns: Vec<String>,
     },
@@ -166,6 +186,18 @@ pub enum Error {
         /// The number of the batch in its epoch, from 0.
         batch: usize,
     },
+}
+
+/// What would be at a path.
+fn example(path: &Path) -> &'static str {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("csv" | "tsv") => TABLE,
+        _ => EXAMPLE,
+    }
+}
+
+fn at(line: u64) -> String {
+    if line == 0 { String::new() } else { format!(", line {line}") }
 }
 
 fn why(skipped: usize) -> String {

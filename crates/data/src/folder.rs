@@ -8,7 +8,7 @@ use crate::error::counted;
 use crate::inspect::inspect;
 use crate::scan::{Level, level, tree};
 use crate::split::stratified;
-use crate::{Dataset, DecodeOptions, Error, Sample, Skipped, Warning, duplicates};
+use crate::{Dataset, DecodeOptions, Error, Sample, Skipped, TargetKind, Warning, duplicates};
 
 const TRAIN: [&str; 2] = ["train", "training"];
 const VALIDATION: [&str; 4] = ["val", "valid", "validation", "test"];
@@ -174,7 +174,11 @@ impl Splits {
         let mut text = format!(
             "{}, {}",
             counted(train + val, "image", "images"),
-            counted(self.train.classes().len(), "class", "classes")
+            match self.train.kind() {
+                TargetKind::Class => counted(self.train.classes().len(), "class", "classes"),
+                TargetKind::Classes => counted(self.train.classes().len(), "label", "labels"),
+                TargetKind::Values => counted(self.train.classes().len(), "number", "numbers"),
+            }
         );
         if !self.skipped.is_empty() {
             text += &format!(", {}", counted(self.skipped.len(), "skipped", "skipped"));
@@ -185,7 +189,8 @@ impl Splits {
                 format!(", {} in {a}/, {} in {b}/", number(train), number(val))
             }
             Layout::Split { seed, .. } => {
-                format!(", split {} / {} (stratified, seed {seed})", number(train), number(val))
+                let how = if self.train.kind() == TargetKind::Class { "stratified, " } else { "" };
+                format!(", split {} / {} ({how}seed {seed})", number(train), number(val))
             }
         }
     }

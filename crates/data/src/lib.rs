@@ -29,6 +29,7 @@
 //! ```
 
 mod batch;
+mod columns;
 mod dataset;
 mod decode;
 mod error;
@@ -42,6 +43,7 @@ mod split;
 mod table;
 
 pub use batch::Batch;
+pub use columns::Hints;
 pub use dataset::{Dataset, NO_LABEL, Sample, TargetKind, duplicates};
 pub use decode::{Channels, DecodeError, DecodeOptions, decode, decode_file};
 pub use error::{Error, Skipped, Warning};

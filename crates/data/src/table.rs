@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::columns::part_of;
 use crate::dataset::Source;
 use crate::folder::{check, compare};
 use crate::inspect::inspect;
@@ -47,8 +48,8 @@ pub struct TableOptions {
     pub image: String,
     /// What images show.
     pub columns: Columns,
-    /// The column that says to which part an image belongs: `train`, or `val`, `valid`, `validation`; rows of other
-    /// parts are left out. Without it the table is split.
+    /// The column that says to which part an image belongs: `train`, or `val`, `valid`, `validation`, or whether it is for
+    /// validation (0 and 1, false and true); rows of other parts are left out. Without it the table is split.
     pub part: Option<String>,
     /// The folder that paths are relative to; the folder of the table if not given.
     pub folder: Option<PathBuf>,
@@ -75,6 +76,7 @@ impl Splits {
         let rows = Rows::read(path, table)?;
         let part = rows.parts.is_some();
         let whole = rows.dataset(path, options, |_| true)?;
+        numbers_for_classes(&whole, path)?;
         let flags: Vec<Option<bool>> = if part {
             let kept: HashMap<&str, Option<bool>> =
                 rows.names.iter().map(String::as_str).zip(rows.parts.iter().flatten().copied()).collect();
@@ -85,7 +87,11 @@ impl Splits {
             } else {
                 let alike = |s: &Sample| Sample { label: 0, ..s.clone() };
                 let samples: Vec<Sample> = whole.samples.iter().map(alike).collect();
-                stratified(&samples, 1, options.val_fraction, options.seed)
+                let mut flags = stratified(&samples, 1, options.val_fraction, options.seed);
+                if whole.kind == TargetKind::Classes {
+                    learn_every_label(&whole, &mut flags);
+                }
+                flags
             };
             flags.into_iter().map(Some).collect()
         };
@@ -159,10 +165,11 @@ impl Rows {
             .trim(csv::Trim::All)
             .from_path(path)
             .map_err(broken)?;
-        let header = reader.headers().map_err(broken)?.clone();
+        // Spreadsheets begin their files with a byte order mark.
+        let plain = |h: &str| h.trim_start_matches('\u{feff}').to_owned();
+        let header: Vec<String> = reader.headers().map_err(broken)?.iter().map(plain).collect();
         let column = |name: &str| {
-            // Spreadsheets begin their files with a byte order mark.
-            let found = header.iter().position(|h| h.trim_start_matches('\u{feff}') == name);
+            let found = header.iter().position(|h| h == name);
             found.ok_or_else(|| Error::NoColumn {
                 path: path.into(),
                 column: name.into(),
@@ -200,7 +207,7 @@ impl Rows {
                     } else {
                         TargetKind::Classes
                     },
-                    names: numbers.iter().map(|&c| header[c].into()).collect(),
+                    names: numbers.iter().map(|&c| header[c].clone()).collect(),
                     values: Vec::new(),
                 },
             },
@@ -216,14 +223,11 @@ impl Rows {
             if let Some(before) = seen.insert(name.into(), line) {
                 return Err(wrong(line, format!("`{name}` is in line {before} already")));
             }
-            rows.files.push(folder.join(name));
-            rows.names.push(name.replace('\\', "/"));
+            let name = name.replace('\\', "/");
+            rows.files.push(file(&folder, &name));
+            rows.names.push(name.clone());
             if let (Some(parts), Some(part)) = (&mut rows.parts, part) {
-                parts.push(match record[part].to_ascii_lowercase().as_str() {
-                    "train" | "training" => Some(false),
-                    "val" | "valid" | "validation" => Some(true),
-                    _ => None,
-                });
+                parts.push(part_of(&record[part]).0);
             }
             match &mut rows.content {
                 Content::Class(classes) => match &record[numbers[0]] {
@@ -242,7 +246,12 @@ impl Rows {
                     for &c in &numbers {
                         let value = number(&record[c], *kind);
                         values.push(value.ok_or_else(|| {
-                            let rule = if *kind == TargetKind::Values { "a number" } else { "0 or 1" };
+                            let rule = match kind {
+                                TargetKind::Values => "a number",
+                                _ => {
+                                    "0 or 1 (numbers to predict want a recipe with the loss of a regression)"
+                                }
+                            };
                             wrong(line, format!("`{}` is `{}`, not {rule}", &header[c], &record[c]))
                         })?);
                     }
@@ -296,7 +305,10 @@ impl Rows {
         }
         if samples.is_empty() {
             let what = match skipped.first() {
-                Some(first) => format!("no image can be used; the first is {first}"),
+                Some(first) => format!(
+                    "no image can be used, the first is {first}; paths are relative to the table, or to the folder that \
+                     `--images` gives"
+                ),
                 None => "no row belongs to this part".into(),
             };
             return Err(Error::Table { path: path.into(), line: 0, what });
@@ -356,6 +368,16 @@ impl Rows {
     }
 }
 
+/// The image that a cell names. An identifier without an extension may stand for a file that has one.
+fn file(folder: &Path, name: &str) -> PathBuf {
+    let path = folder.join(name);
+    if path.extension().is_some() || path.exists() {
+        return path;
+    }
+    let with = ["jpg", "jpeg", "png", "webp", "gif", "JPG"].map(|extension| path.with_extension(extension));
+    with.into_iter().find(|p| p.is_file()).unwrap_or(path)
+}
+
 enum Targets {
     Labels(Vec<u32>),
     Numbers { kind: TargetKind, values: Vec<f32> },
@@ -381,6 +403,36 @@ fn in_order(names: BTreeSet<&String>) -> Vec<String> {
     names
 }
 
+/// Takes one image from validation to training for each label that would otherwise be in validation alone.
+fn learn_every_label(whole: &Dataset, validation: &mut [bool]) {
+    for label in 0..whole.classes.len() {
+        let has = |i: &usize| whole.targets(*i)[label] > 0.5;
+        let images: Vec<usize> = (0..whole.len()).filter(has).collect();
+        if let Some(&first) = images.first()
+            && images.iter().all(|&i| validation[i])
+        {
+            validation[first] = false;
+        }
+    }
+}
+
+/// Refuses a column of numbers that hardly repeat where classes or labels are meant.
+fn numbers_for_classes(whole: &Dataset, path: &Path) -> Result<(), Error> {
+    let classes = &whole.classes;
+    let numbers = classes.iter().all(|c| c.parse::<f64>().is_ok());
+    if whole.kind == TargetKind::Values || !numbers || classes.len() < 20 || classes.len() * 2 < whole.len() {
+        return Ok(());
+    }
+    let what = format!(
+        "the column of {} holds {} different numbers for {} images: to predict the number itself take \
+         `--recipe t4-regression`, or another recipe with the loss `huber` or `mean_squared`",
+        if whole.kind == TargetKind::Class { "classes" } else { "labels" },
+        classes.len(),
+        whole.len()
+    );
+    Err(Error::Table { path: path.into(), line: 0, what })
+}
+
 fn every_class(train: &Dataset, val: &Dataset, path: &Path, skipped: usize) -> Result<(), Error> {
     if let (TargetKind::Class, [class]) = (train.kind, train.classes()) {
         return Err(Error::OneClass { path: path.into(), class: class.clone() });
@@ -388,6 +440,10 @@ fn every_class(train: &Dataset, val: &Dataset, path: &Path, skipped: usize) -> R
     let counts = train.class_counts().into_iter().zip(val.class_counts());
     match train.classes().iter().zip(counts).find(|(_, (n, _))| *n == 0) {
         None => Ok(()),
+        Some((class, (_, 0))) if skipped == 0 => {
+            let what = format!("no image for training is of `{class}`: leave it out, or add images of it");
+            Err(Error::Table { path: path.into(), line: 0, what })
+        }
         Some((class, (_, 0))) => Err(Error::EmptyClass { class: class.clone(), path: path.into(), skipped }),
         Some((class, _)) => Err(Error::OnlyInValidation { class: class.clone(), path: path.into() }),
     }

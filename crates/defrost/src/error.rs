@@ -126,6 +126,15 @@ pub enum Error {
         /// The largest power of two that fits.
         fits: Option<usize>,
     },
+    /// A folder for the paths of a table, without a table.
+    #[error(
+        "`--images` is the folder that the paths of a table are relative to, and {} is no table (.csv, .tsv): leave it out",
+        data.display()
+    )]
+    ImagesWithoutTable {
+        /// What was given as data.
+        data: PathBuf,
+    },
     /// A file of the run that cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -153,6 +162,9 @@ impl Error {
     /// Whether the user's words are at fault (a recipe, a name) and not the machine.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Recipe(_) | Self::Device(_) | Self::WhichModel { .. })
+            || matches!(self, Self::ImagesWithoutTable { .. })
+            || matches!(self, Self::Train(defrost_train::TrainError::WrongTask { .. }))
+            || matches!(self, Self::Data(e) if crate::pictures::is_about_columns(e))
             || matches!(self, Self::Zoo(defrost_zoo::ZooError::Unknown { .. }))
     }
 }

@@ -1,15 +1,16 @@
 //! From a folder of pictures and a recipe to a run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use defrost_data::{Channels, DecodeOptions, Splits};
+use defrost_data::{Splits, TableOptions};
 use defrost_exec::Engine;
 use defrost_graph::Marking;
 use defrost_plan::{Plan, Purpose};
 use defrost_policy::{Phase, Recipe};
-use defrost_train::{Ending, Folder, Job, Options, Outcome, Run};
+use defrost_train::{Ending, Job, Options, Outcome, Run, device_loss, rule};
 
+use crate::pictures::{self, Place};
 use crate::{Device, Error, Model, memory};
 
 /// A fine-tuning to be: what on, how, where to.
@@ -25,14 +26,17 @@ use crate::{Device, Error, Model, memory};
 ///     .into_folder(photos.join("run"))
 ///     .run()?;
 /// let answers = run.predict(&[photos.join("red/0.png")])?;
-/// println!("{} with {:.0} %", answers[0].best().class, 100.0 * answers[0].best().probability);
+/// let best = answers[0].best().expect("a classifier names a class");
+/// println!("{} with {:.0} %", best.class, 100.0 * best.probability);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FineTune {
-    /// The folder of pictures, one sub-folder a class.
+    /// The folder of pictures, one sub-folder a class; or a table (`.csv`, `.tsv`) with a header line.
     pub data: PathBuf,
+    /// The folder that the paths of a table are relative to; the table's own if not given.
+    pub images: Option<PathBuf>,
     /// The recipe.
     pub recipe: Recipe,
     /// The device's name, see [`Device::from_name`].
@@ -45,7 +49,12 @@ impl FineTune {
     /// The default recipe on the pictures in `data`, on the CPU, into `runs/defrost`.
     pub fn on(data: impl Into<PathBuf>) -> Self {
         let recipe = Recipe::named("two-stage").expect("the default recipe is built in");
-        Self { data: data.into(), recipe, device: "cpu".into(), folder: "runs/defrost".into() }
+        Self { data: data.into(), images: None, recipe, device: "cpu".into(), folder: "runs/defrost".into() }
+    }
+
+    /// With the paths of a table relative to this folder.
+    pub fn images(self, folder: impl Into<PathBuf>) -> Self {
+        Self { images: Some(folder.into()), ..self }
     }
 
     /// With another recipe.
@@ -79,14 +88,20 @@ impl FineTune {
     pub fn prepare(self) -> Result<Prepared, Error> {
         self.recipe.check()?;
         let engine = Device::from_name(&self.device)?;
-        let splits = open_data(&self.data, &self.recipe, None)?;
+        let (splits, table) = pictures::open(self.place(), &self.recipe)?;
+        // What the trainer would refuse, before the weights are read.
+        defrost_train::Targets::new(&self.recipe, &splits.train)?;
         let model = Model::from_recipe(&self.recipe, splits.train.classes().len())?;
         let phases = self.recipe.resolve(&model.graph)?;
-        let prepared = Prepared { fine_tune: self, engine, splits, model, phases };
+        let prepared = Prepared { fine_tune: self, engine, splits, table, model, phases };
         for phase in 0..prepared.phases.len() {
             prepared.plan(phase)?;
         }
         Ok(prepared)
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { data: &self.data, images: self.images.as_deref() }
     }
 
     /// Prepares and trains to the end.
@@ -119,6 +134,8 @@ pub struct Prepared {
     pub engine: Box<dyn Engine>,
     /// The pictures.
     pub splits: Splits,
+    /// What the columns of their table mean; `None` for a folder of classes.
+    pub table: Option<TableOptions>,
     /// The network with its weights.
     pub model: Model,
     /// The recipe, resolved.
@@ -134,17 +151,14 @@ impl Prepared {
         let (recipe, phase) = (&self.fine_tune.recipe, &self.phases[phase]);
         let marking = phase.thaws.last().map_or(&phase.marking, |step| &step.marking);
         let batch = recipe.batch_size.min(self.splits.train.len());
+        let (loss, state) = (device_loss(&recipe.loss)?, rule(&phase.optimizer, None)?.state());
         let plan = |batch, marking| {
-            Plan::new(
-                &self.model.graph,
-                marking,
-                batch,
-                Purpose::Train(Default::default()),
-                Default::default(),
-            )
+            Plan::new(&self.model.graph, marking, batch, Purpose::Train(loss), Default::default())
         };
         // The most that the phase will ever train is what must fit.
-        memory::check(&phase.name, batch, &|n| Ok(plan(n, marking)?.memory(&self.model.graph, 2).total()))?;
+        memory::check(&phase.name, batch, &|n| {
+            Ok(plan(n, marking)?.memory(&self.model.graph, state).total())
+        })?;
         Ok((plan(batch, &phase.marking)?, &phase.marking))
     }
 
@@ -176,7 +190,7 @@ impl Prepared {
             Start::Fresh => {
                 let mut run = Run::create(folder, &job.recipe.to_toml(), self.splits.train.classes())?;
                 run.write_skipped(&self.splits.skipped)?;
-                remember(folder, &self.fine_tune.data)?;
+                pictures::remember(folder, self.fine_tune.place())?;
                 defrost_train::fit(engine, &job, &mut run, options)?
             }
             Start::Resume => {
@@ -191,44 +205,4 @@ impl Prepared {
         defrost_report::write(folder)?;
         Ok(outcome)
     }
-}
-
-/// Opens a folder of pictures as `recipe` says; `classes` where they are given already.
-pub(crate) fn open_data(path: &Path, recipe: &Recipe, classes: Option<Vec<String>>) -> Result<Splits, Error> {
-    let decode = decode_options(recipe.model.in_channels);
-    let options = defrost_data::Options {
-        val_fraction: recipe.data.val_fraction,
-        seed: recipe.seed,
-        strict: recipe.data.strict,
-        decode: DecodeOptions { max_pixels: recipe.data.max_pixels, ..decode },
-        classes,
-        ..Default::default()
-    };
-    Ok(Splits::open(path, &options)?)
-}
-
-/// How pictures are decoded for a network of `in_channels` channels.
-pub(crate) fn decode_options(in_channels: usize) -> DecodeOptions {
-    let channels = match in_channels {
-        1 => Channels::Grey,
-        4 => Channels::Rgba,
-        _ => Channels::Rgb,
-    };
-    DecodeOptions { channels, ..DecodeOptions::default() }
-}
-
-/// The file of a run that says where its pictures are.
-const DATA: &str = "data.json";
-
-fn remember(folder: &Path, data: &Path) -> Result<(), Error> {
-    let path = std::path::absolute(data).unwrap_or_else(|_| data.into());
-    let text = serde_json::json!({ "path": path }).to_string();
-    Ok(defrost_weights::atomic::write_bytes(folder.join(DATA), text.as_bytes())?)
-}
-
-/// Where the pictures of the run in `folder` are, or were.
-pub fn data_of(folder: &Path) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(Folder::open(folder).ok()?.path().join(DATA)).ok()?;
-    let json: serde_json::Value = serde_json::from_str(&text).ok()?;
-    json["path"].as_str().map(PathBuf::from)
 }

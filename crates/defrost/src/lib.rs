@@ -29,6 +29,7 @@ mod fine_tune;
 mod inspect;
 mod memory;
 mod model;
+mod pictures;
 #[cfg(feature = "pull")]
 pub mod pull;
 mod trained;
@@ -47,10 +48,11 @@ pub use defrost_zoo as zoo;
 
 pub use device::Device;
 pub use error::Error;
-pub use fine_tune::{FineTune, Prepared, Start, data_of};
+pub use fine_tune::{FineTune, Prepared, Start};
 pub use inspect::{Fit, Inspection, inspect};
 pub use model::Model;
-pub use trained::{Answer, Guess, Trained};
+pub use pictures::{data_of, images_of};
+pub use trained::{Answer, Guess, Trained, Value};
 
 /// What the first example uses.
 pub mod prelude {

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use defrost_augment::{Key, Size};
-use defrost_data::{Dataset, DecodeError, Loader, LoaderOptions, Options as DataOptions, Splits};
+use defrost_data::{Dataset, DecodeError, Loader, LoaderOptions, Options as DataOptions};
 use defrost_exec::{Images, Session};
+use defrost_policy::{Data, Loss, Recipe, Task};
 use defrost_tensor::PixelScale;
-use defrost_train::{Folder, Outputs, Validation};
+use defrost_train::{Folder, Outputs, Scale, Validation};
 use defrost_zoo::Arch;
 
-use crate::fine_tune::decode_options;
+use crate::pictures::{self, Place, decode_options};
 use crate::{Device, Error, Model};
 
 /// Images a batch in prediction.
@@ -22,8 +23,14 @@ const BATCH: usize = 32;
 pub struct Trained {
     /// The network.
     pub model: Model,
-    /// The classes' names in the order of its outputs.
+    /// The names of the classes, the labels or the numbers, in the order of its outputs.
     pub classes: Vec<String>,
+    /// What it was trained on, which says what its outputs are.
+    pub loss: Loss,
+    /// What the outputs of a regression have to be taken through; absent where they are in the data's units.
+    pub scale: Option<Scale>,
+    /// What the run's recipe says of columns of tables.
+    pub data: Data,
     /// The device's name.
     pub device: String,
 }
@@ -32,10 +39,20 @@ pub struct Trained {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Guess {
-    /// The class.
+    /// The class or label.
     pub class: String,
     /// Its probability.
     pub probability: f32,
+}
+
+/// One number of an answer.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Value {
+    /// What it is of: the column of the table.
+    pub name: String,
+    /// The number, in the data's unit.
+    pub value: f32,
 }
 
 /// What the network says of one picture.
@@ -44,27 +61,26 @@ pub struct Guess {
 pub struct Answer {
     /// The picture.
     pub path: PathBuf,
-    /// All classes, the most likely first.
+    /// What was asked.
+    pub task: Task,
+    /// All classes, the most likely first; of several labels a picture, whose probabilities are each by itself, all labels.
+    /// Empty in a regression.
     pub guesses: Vec<Guess>,
+    /// The numbers of a regression; empty otherwise.
+    pub values: Vec<Value>,
     /// Raw outputs in the order of the classes.
     pub logits: Vec<f32>,
 }
 
 impl Answer {
-    /// The most likely class.
-    pub fn best(&self) -> &Guess {
-        &self.guesses[0]
+    /// The most likely class or label; `None` in a regression.
+    pub fn best(&self) -> Option<&Guess> {
+        self.guesses.first()
     }
 
-    fn new(path: PathBuf, classes: &[String], logits: &[f32]) -> Self {
-        let mut probabilities = logits.to_vec();
-        defrost_train::softmax(&mut probabilities);
-        let name = |i: usize| classes.get(i).cloned().unwrap_or_else(|| i.to_string());
-        let guesses = probabilities.iter().enumerate();
-        let mut guesses: Vec<_> =
-            guesses.map(|(i, &probability)| Guess { class: name(i), probability }).collect();
-        guesses.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-        Self { path, guesses, logits: logits.to_vec() }
+    /// The labels whose probability is above `threshold`, the most likely first.
+    pub fn labels(&self, threshold: f32) -> impl Iterator<Item = &Guess> {
+        self.guesses.iter().take_while(move |g| g.probability > threshold)
     }
 }
 
@@ -75,10 +91,15 @@ impl Trained {
     /// No run there, or one without a checkpoint yet.
     pub fn open(run: &Path) -> Result<Self, Error> {
         let folder = Folder::open(run)?;
-        let path = ["best", "last"].map(|name| folder.checkpoint_path(name)).into_iter().find(|p| p.exists());
-        let path = path.unwrap_or_else(|| folder.checkpoint_path("best"));
+        let name = ["best", "last"].into_iter().find(|name| folder.checkpoint_path(name).exists());
+        let path = folder.checkpoint_path(name.unwrap_or("best"));
         let model = Model::from_file(&path, None, None)?;
-        Ok(Self { model, classes: folder.classes()?, device: "cpu".into() })
+        let about = defrost_train::read_about(&path)?;
+        // A recipe that cannot be read any more matters only to the columns of tables.
+        let data =
+            folder.recipe().ok().and_then(|text| Recipe::from_toml(&text).ok()).map(|recipe| recipe.data);
+        let (classes, data) = (folder.classes()?, data.unwrap_or_default());
+        Ok(Self { model, classes, loss: about.loss, scale: about.scale, data, device: "cpu".into() })
     }
 
     /// The network in a weight file; its classes are the file's, ImageNet's where there are a thousand, or numbers.
@@ -87,16 +108,42 @@ impl Trained {
     /// A file that cannot be read or does not fit `arch`.
     pub fn from_weights(path: &Path, arch: Option<Arch>, image_size: Option<usize>) -> Result<Self, Error> {
         let model = Model::from_file(path, arch, image_size)?;
-        let named = defrost_train::read_about(path).map(|about| about.classes).unwrap_or_default();
-        let classes = match named.len() == model.graph.classes() {
-            true => named,
+        // A file of another tool says nothing of itself.
+        let about = defrost_train::read_about(path).unwrap_or_default();
+        let classes = match about.classes.len() == model.graph.classes() {
+            true => about.classes,
             // A thousand classes without names are ImageNet's in their usual order.
             false if model.graph.classes() == 1000 => {
                 defrost_zoo::imagenet_classes().map(|class| class.name.to_owned()).collect()
             }
             false => (0..model.graph.classes()).map(|i| i.to_string()).collect(),
         };
-        Ok(Self { model, classes, device: "cpu".into() })
+        let (loss, scale) = (about.loss, about.scale);
+        Ok(Self { model, classes, loss, scale, data: Data::default(), device: "cpu".into() })
+    }
+
+    fn answer(&self, path: PathBuf, logits: &[f32]) -> Answer {
+        let task = self.loss.task();
+        let name = |i: usize| self.classes.get(i).cloned().unwrap_or_else(|| i.to_string());
+        let mut answer =
+            Answer { path, task, guesses: Vec::new(), values: Vec::new(), logits: logits.to_vec() };
+        let mut row = logits.to_vec();
+        match task {
+            Task::Regression => {
+                if let Some(scale) = &self.scale {
+                    scale.restore(&mut row);
+                }
+                answer.values =
+                    row.iter().enumerate().map(|(i, &value)| Value { name: name(i), value }).collect();
+                return answer;
+            }
+            Task::MultiLabel => defrost_train::sigmoid(&mut row),
+            _ => defrost_train::softmax(&mut row),
+        }
+        let guesses = row.iter().enumerate();
+        answer.guesses = guesses.map(|(i, &probability)| Guess { class: name(i), probability }).collect();
+        answer.guesses.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+        answer
     }
 
     /// The same on another device.
@@ -162,7 +209,7 @@ impl Trained {
             let mut rows = logits.chunks_exact(self.model.graph.classes());
             for (path, loaded) in paths.iter().zip(loaded) {
                 let row = loaded.map(|_| rows.next().unwrap_or_default());
-                answers.push(row.map(|row| Answer::new(path.clone(), &self.classes, row)));
+                answers.push(row.map(|row| self.answer(path.clone(), row)));
             }
         }
         Ok(answers)
@@ -180,32 +227,34 @@ impl Trained {
             let images = (n - i * BATCH).min(BATCH);
             let logits = session.infer(images, Images::Array(part))?;
             for (j, row) in logits.chunks_exact(self.model.graph.classes()).enumerate() {
-                answers.push(Answer::new(format!("#{}", i * BATCH + j).into(), &self.classes, row));
+                answers.push(self.answer(format!("#{}", i * BATCH + j).into(), row));
             }
         }
         Ok(answers)
     }
 
-    /// What the network makes of a folder of pictures with one sub-folder a class: of its validation part if it has
-    /// one, else of all of it.
+    /// What the network makes of a folder of pictures with one sub-folder a class, or of a table whose paths are relative to
+    /// `images` (or to itself): of the validation part if there is one, else of all of it.
     ///
     /// # Errors
     /// Data that cannot be opened or has other classes; the device.
-    pub fn evaluate(&self, data: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Validation, Error> {
-        let options = DataOptions {
-            decode: decode_options(self.model.spec.in_channels),
-            classes: Some(self.classes.clone()),
-            val_fraction: 0.0,
-            ..Default::default()
-        };
-        let splits = Splits::open(data, &options)?;
-        let dataset = if splits.val.is_empty() { splits.train } else { splits.val };
+    pub fn evaluate(
+        &self,
+        data: &Path,
+        images: Option<&Path>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Validation, Error> {
+        let options =
+            DataOptions { decode: decode_options(self.model.spec.in_channels), ..DataOptions::default() };
+        let place = Place { data, images };
+        let dataset = pictures::open_to_measure(place, &self.data, self.loss.task(), &self.classes, options)?;
         let all = dataset.len();
         let loader = self.loader(dataset)?;
         let outputs: Outputs =
             defrost_train::evaluate(&mut *self.session()?, &loader, &self.pixels(), &mut |done| {
                 progress(done, all)
             })?;
-        Ok(outputs.validation(loader.dataset(), "best", None))
+        let outputs = Outputs { scale: self.scale.clone(), ..outputs };
+        Ok(outputs.validation(loader.dataset(), &self.loss, "best", None))
     }
 }

@@ -225,7 +225,10 @@ fn check_optimizer(optimizer: &Optimizer, key: &str) -> Checked {
         }
         Optimizer::Adam(o) => moments(&o.betas, o.eps),
         Optimizer::AdamW(o) => moments(&o.betas, o.eps),
-        Optimizer::Lamb(o) => moments(&o.betas, o.eps),
+        Optimizer::Lamb(o) => {
+            rule(not_negative(o.max_grad_norm), &at("max_grad_norm"), o.max_grad_norm, NOT_NEGATIVE)?;
+            moments(&o.betas, o.eps)
+        }
         Optimizer::RmsProp(o) => {
             rule(part(o.alpha), &at("alpha"), o.alpha, PART)?;
             rule(part(o.momentum), &at("momentum"), o.momentum, PART)?;

@@ -184,14 +184,22 @@ pub struct Lamb {
     pub eps: f64,
     /// Added to the step before it is scaled.
     pub weight_decay: f64,
+    /// Norm to which all gradients together are scaled down before the step; 0 for none.
+    pub max_grad_norm: f64,
     /// Whether normalisations and biases are decayed too.
     pub decay_norm_and_bias: bool,
 }
 
 impl Default for Lamb {
-    /// 0.9, 0.999, 1e-6, decay 0.01 (timm).
+    /// 0.9, 0.999, 1e-6, decay 0.01, gradients to a norm of 1 (timm).
     fn default() -> Self {
-        Self { betas: [0.9, 0.999], eps: 1e-6, weight_decay: 0.01, decay_norm_and_bias: false }
+        Self {
+            betas: [0.9, 0.999],
+            eps: 1e-6,
+            weight_decay: 0.01,
+            max_grad_norm: 1.0,
+            decay_norm_and_bias: false,
+        }
     }
 }
 

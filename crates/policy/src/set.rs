@@ -3,13 +3,14 @@
 use toml::{Table, Value};
 
 use crate::error::nearest;
-use crate::{Recipe, RecipeError, RecipeErrorKind};
+use crate::{Metric, Recipe, RecipeError, RecipeErrorKind, Schedule};
 
 impl Recipe {
     /// Changes one value: `set("phase.1.lr", "1e-3")`, `set("model.arch", "resnet18")`.
     ///
     /// Phases count from 1, or go by name (`phase.head.lr`). The value is TOML; what is no TOML is taken as a string.
-    /// Another `kind` takes that kind's defaults.
+    /// Another `kind` takes that kind's defaults. A loss of another task takes the place of metrics that mean nothing for it:
+    /// `monitor` becomes the task's own ([`Task::headline`](crate::Task::headline)), the others the loss.
     ///
     /// # Errors
     /// A key that no recipe has, with the nearest that it has; a wrong type; a value out of its range. The recipe is then
@@ -19,10 +20,38 @@ impl Recipe {
         let Ok(mut root) = Table::try_from(&*self) else { return Ok(()) };
         let segments = split(path);
         place(&mut root, &segments, path, value)?;
-        let changed = Self::from_table(root).map_err(|e| e.below(path))?;
+        let mut changed = Self::from_table(root).map_err(|e| e.below(path))?;
+        if changed.loss.task() != self.loss.task() {
+            changed.take_metrics();
+        }
         changed.check()?;
         *self = changed;
         Ok(())
+    }
+
+    /// Metrics of the loss' task in place of others.
+    fn take_metrics(&mut self) {
+        let task = self.loss.task();
+        let take = |metric: &mut Metric, other| {
+            if !task.metrics().contains(metric) {
+                *metric = other;
+            }
+        };
+        take(&mut self.monitor, task.headline());
+        if let Some(stop) = &mut self.early_stopping {
+            take(&mut stop.metric, Metric::Loss);
+        }
+        for phase in &mut self.phases {
+            if let Some(plateau) = phase.thaw.as_mut().and_then(|t| t.plateau.as_mut()) {
+                take(&mut plateau.metric, Metric::Loss);
+            }
+            if let Some(rollback) = phase.thaw.as_mut().and_then(|t| t.rollback.as_mut()) {
+                take(&mut rollback.metric, Metric::Loss);
+            }
+            if let Schedule::Plateau { metric, .. } = &mut phase.schedule {
+                take(metric, Metric::Loss);
+            }
+        }
     }
 }
 

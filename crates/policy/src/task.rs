@@ -89,6 +89,17 @@ impl fmt::Display for Task {
 }
 
 impl Loss {
+    /// The name as written in a recipe.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::CrossEntropy { .. } => "cross_entropy",
+            Self::Focal { .. } => "focal",
+            Self::BinaryCrossEntropy { .. } => "binary_cross_entropy",
+            Self::MeanSquared {} => "mean_squared",
+            Self::Huber { .. } => "huber",
+        }
+    }
+
     /// What a network that minimises it answers.
     pub const fn task(&self) -> Task {
         match self {

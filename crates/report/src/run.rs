@@ -286,7 +286,8 @@ fn text(path: &Path) -> Result<Option<String>> {
 /// The folder of images as the run's `data.json` has it, where nobody wrote an [`Origin`].
 fn data_folder(run: &Path) -> Result<Option<PathBuf>> {
     let json = text(&run.join("data.json"))?.and_then(|t| serde_json::from_str::<Value>(&t).ok());
-    Ok(json.and_then(|j| j.get("path")?.as_str().map(PathBuf::from)))
+    let path = |key: &str| json.as_ref().and_then(|j| j.get(key)?.as_str().map(PathBuf::from));
+    Ok(path("path"))
 }
 
 /// The command that decides the same again, from the recipe that the run wrote.

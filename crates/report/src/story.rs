@@ -65,7 +65,11 @@ pub(crate) fn headline(run: &Run) -> Headline {
         }
         let after = format!(" of {} validation pictures.", say::count(v.images as u64));
         let classes = v.classes.len();
-        return part(format!("{model} tells {classes} classes apart in "), say::percent(v.accuracy), &after);
+        return part(
+            format!("{model} tells {classes} classes apart in "),
+            say::percent(v.accuracy.unwrap_or(0.0)),
+            &after,
+        );
     }
     let images = run.start.as_ref().map_or(0, |s| s.val_images);
     match run.best().or_else(|| run.epochs.values().next_back()) {

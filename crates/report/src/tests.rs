@@ -44,7 +44,7 @@ fn a_report_tells_the_whole_run() {
     origin(folder.path(), data.path());
     let html = page(folder.path());
 
-    let percent = say::percent(sample.validation().accuracy);
+    let percent = say::percent(sample.validation().accuracy.unwrap());
     assert!(html.contains(&format!(
         "mobilenet_v2 tells 4 classes apart in <em>{percent}</em> of 80 validation pictures."
     )));

@@ -5,12 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use defrost_graph::{Graph, ParamKind, ParamStore};
+use defrost_policy::Loss;
 use defrost_tensor::HostTensor;
 use defrost_weights::{NamedTensors, Precision, safetensors};
 use serde::{Deserialize, Serialize};
 
 use crate::run::{check_name, io};
-use crate::{FORMAT, Folder, Result, Run, State, TrainError};
+use crate::{FORMAT, Folder, Result, Run, Scale, State, TrainError};
 
 /// What a checkpoint says of itself, beside its weights: the text in the file's metadata.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -29,6 +30,10 @@ pub struct About {
     pub epoch: Option<usize>,
     /// Metrics of the validation part by the name they have in a recipe.
     pub metrics: BTreeMap<String, f64>,
+    /// What it was trained on: it says whether the outputs are those of classes, labels or numbers.
+    pub loss: Loss,
+    /// What the outputs of a regression have to be taken through; absent where they are in the data's units.
+    pub scale: Option<Scale>,
 }
 
 /// Writes `params` as a weight file that PyTorch's `load_state_dict` takes as it is (each normalisation gets the
@@ -69,6 +74,10 @@ pub fn write_weights_as(
     put("spec", about.spec.clone());
     put("preprocess", about.preprocess.clone());
     put("metrics", serde_json::to_string(&about.metrics).expect("numbers are always JSON"));
+    put("loss", serde_json::to_string(&about.loss).expect("a loss is always JSON"));
+    if let Some(scale) = &about.scale {
+        put("scale", serde_json::to_string(scale).expect("numbers are always JSON"));
+    }
     for (key, value) in [("phase", about.phase), ("epoch", about.epoch)] {
         if let Some(value) = value {
             put(key, value.to_string());
@@ -99,6 +108,12 @@ fn about(path: &Path, tensors: &NamedTensors) -> Result<About> {
     let text = |key: &str| tensors.metadata.get(key).cloned().unwrap_or_default();
     let number = |key: &str| tensors.metadata.get(key).and_then(|v| v.parse().ok());
     newer(path, text("defrost").parse().unwrap_or(0))?;
+    // What outputs mean must not be guessed where it is written and cannot be read.
+    let damaged = |e: serde_json::Error| TrainError::Damaged { path: path.to_owned(), what: e.to_string() };
+    let loss =
+        tensors.metadata.get("loss").map(|text| serde_json::from_str(text)).transpose().map_err(damaged)?;
+    let scale =
+        tensors.metadata.get("scale").map(|text| serde_json::from_str(text)).transpose().map_err(damaged)?;
     Ok(About {
         model: text("model"),
         classes: serde_json::from_str(&text("classes")).unwrap_or_default(),
@@ -107,6 +122,8 @@ fn about(path: &Path, tensors: &NamedTensors) -> Result<About> {
         phase: number("phase"),
         epoch: number("epoch"),
         metrics: serde_json::from_str(&text("metrics")).unwrap_or_default(),
+        loss: loss.unwrap_or_default(),
+        scale,
     })
 }
 

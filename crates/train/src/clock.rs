@@ -3,11 +3,10 @@
 use std::time::Instant;
 
 use defrost_exec::{Options, Plan};
-use defrost_graph::Loss;
 use defrost_plan::Purpose;
 use defrost_policy::Phase;
 
-use crate::{Job, Result, TrainError, cache};
+use crate::{Job, Result, TrainError, cache, device_loss};
 
 /// What a phase costs, in floating-point operations: known before the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -42,9 +41,10 @@ impl Cost {
 /// A phase that cannot be planned.
 pub fn costs(job: &Job, options: Options, feature_cache: usize) -> Result<Vec<Cost>> {
     let infer = 2.0 * job.graph.macs() as f64;
+    let loss = device_loss(&job.recipe.loss)?;
     let cost = |phase: &Phase| {
         let batch = job.recipe.batch_size.min(job.train.len()).max(1);
-        let plan = Plan::new(&job.graph, &phase.marking, batch, Purpose::Train(Loss::CrossEntropy), options)
+        let plan = Plan::new(&job.graph, &phase.marking, batch, Purpose::Train(loss), options)
             .map_err(|e| TrainError::Exec(e.into()))?;
         let (forward, backward) = plan.flops();
         let whole = (forward + backward) as f64;

@@ -2,17 +2,17 @@
 
 use std::time::Instant;
 
-use defrost_data::{Batch, Batches, NO_LABEL};
+use defrost_data::{Batch, Batches, NO_LABEL, TargetKind};
 use defrost_exec::{Images, TrainBatch};
 use defrost_graph::ParamStore;
-use defrost_policy::{Metric, Metrics, Phase};
+use defrost_policy::{Metric, Metrics, Phase, Task};
 
 use crate::cache;
 use crate::checkpoint::Snapshot;
 use crate::evaluate::{cached_outputs, outputs};
 use crate::state::by_name;
-use crate::step::{batches_a_step, dropout_keys, rates, rule};
-use crate::targets::{divide, mix};
+use crate::step::{batches_a_step, clip, dropout_keys, rates, rule};
+use crate::targets::{Rows, mix};
 use crate::trainer::{Flow, Trainer};
 use crate::{Epoch, Event, Outputs, Place, Result, Step, Stopped, TrainError, Validating};
 
@@ -30,7 +30,7 @@ struct Part {
     samples: Vec<usize>,
     pixels: Vec<u8>,
     features: Vec<f32>,
-    rows: Vec<f32>,
+    rows: Rows,
 }
 
 impl Trainer<'_> {
@@ -57,7 +57,8 @@ impl Trainer<'_> {
         }
         let val_seconds = began.elapsed().as_secs_f64();
         self.clock.validated(val_seconds);
-        let mut metrics = outputs.as_ref().map(|o| o.metrics(&self.wanted(phase))).unwrap_or_default();
+        let (loss, wanted) = (&self.job.recipe.loss, self.wanted(phase));
+        let mut metrics = outputs.as_ref().map(|o| o.metrics(loss, &wanted)).unwrap_or_default();
         let (place, sums) = (self.state.at, self.state.sums);
         if let Some(loss) = metrics.get(Metric::Loss).filter(|l| !l.is_finite()) {
             return Err(self.not_finite(phase, "the validation loss", loss));
@@ -70,10 +71,11 @@ impl Trainer<'_> {
             epoch: place.epoch,
             global_epoch: self.state.global_epoch,
             train_loss: sums.mean_loss(),
-            train_accuracy: sums.accuracy(),
+            train_accuracy: (loss.task() != Task::Regression).then(|| sums.accuracy()),
             val_loss: metrics.get(Metric::Loss),
             val_accuracy: metrics.get(Metric::Accuracy),
             metrics: by_name(&told),
+            grad_norm: sums.mean_norm(),
             rates: self.group_rates(phase, last.0),
             seconds: sums.seconds + val_seconds,
             val_seconds,
@@ -99,7 +101,7 @@ impl Trainer<'_> {
 
     /// The next batch, its rows of targets not yet divided, with what they are to be divided by.
     fn next(&self, source: &mut Source) -> Result<Option<(Part, f64)>> {
-        let mut rows = Vec::new();
+        let mut rows = Rows::default();
         Ok(Some(match source {
             Source::Pixels(batches, number) => {
                 let Some(mut batch) = batches.next().transpose()? else { return Ok(None) };
@@ -116,11 +118,12 @@ impl Trainer<'_> {
                 let features = &self.cache.as_ref().expect("a source of features has a cache").views[*view];
                 let samples = &order[*next..(*next + *batch).min(order.len())];
                 *next += *batch;
-                let label = |s: usize| self.job.train.samples()[s].label;
-                let usable = |s: &usize| features.has(*s) && label(*s) != NO_LABEL;
-                let samples: Vec<_> = samples.iter().copied().filter(usable).collect();
-                let labels: Vec<_> = samples.iter().map(|&s| label(s)).collect();
-                let divisor = self.targets.labels(&labels, &mut rows);
+                let data = &*self.job.train;
+                let known =
+                    |s: usize| data.kind() != TargetKind::Class || data.samples()[s].label != NO_LABEL;
+                let samples: Vec<_> =
+                    samples.iter().copied().filter(|&s| features.has(s) && known(s)).collect();
+                let divisor = self.targets.samples(data, &samples, &mut rows);
                 let features = features.gather(&samples);
                 (Part { n: samples.len(), samples, pixels: Vec::new(), features, rows }, divisor)
             }
@@ -140,14 +143,14 @@ impl Trainer<'_> {
         }
         let (mut loss, mut hits, mut images) = (0.0, 0, 0);
         for mut part in parts.into_iter().filter(|p| p.n > 0) {
-            divide(&mut part.rows, divisor);
+            part.rows.divide(divisor);
             let keys = dropout_keys(self.job.recipe.seed, self.state.global_epoch, &part.samples);
             let input = match part.features.is_empty() {
                 true => Images::Pixels(&part.pixels, &self.job.pixels),
                 false => Images::Features(&part.features),
             };
-            let batch =
-                TrainBatch { n: part.n, images: input, targets: &part.rows, weights: &[], keys: &keys };
+            let (targets, weights) = (&part.rows.targets, &part.rows.weights);
+            let batch = TrainBatch { n: part.n, images: input, targets, weights, keys: &keys };
             let out = self.session.forward_backward(&batch)?;
             loss += out.loss;
             hits += out.hits;
@@ -156,8 +159,16 @@ impl Trainer<'_> {
         if !loss.is_finite() {
             return Err(self.not_finite(phase, "the loss", loss));
         }
+        let mut grad_norm = None;
         if images > 0 {
             self.session.reduce()?;
+            if let Some(limit) = phase.clip {
+                let norm = self.session.clip(clip(limit)?)?;
+                if !norm.is_finite() {
+                    return Err(self.not_finite(phase, "the norm of the gradients", norm));
+                }
+                grad_norm = Some(norm);
+            }
             let (factor, momentum) = self.factor(phase, place.epoch, place.step, steps);
             let (marking, groups) = phase.step(self.state.controller.step());
             self.session.apply(rule(&phase.optimizer, momentum)?, &rates(marking, groups, factor))?;
@@ -171,6 +182,9 @@ impl Trainer<'_> {
         sums.hits += hits;
         sums.images += images;
         sums.seconds += seconds;
+        if let Some(norm) = grad_norm {
+            (sums.norm, sums.norms) = (sums.norm + norm, sums.norms + 1);
+        }
         let sums = *sums;
         self.state.smooth.push(loss);
         self.clock.stepped(place.phase, seconds);
@@ -188,11 +202,11 @@ impl Trainer<'_> {
             images: sums.images,
             seconds,
             images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
-            grad_norm: None,
+            grad_norm,
             epoch_left,
             run_left,
         }))?;
-        match self.state.smooth.exploded((self.job.graph.classes() as f64).ln()) {
+        match self.state.smooth.exploded(self.targets.guess()) {
             Some(before) => Err(self.exploded(phase, before, place)),
             None => Ok(()),
         }
@@ -244,9 +258,8 @@ impl Trainer<'_> {
                 }
             };
             if fits {
-                let label = |s: usize| self.job.val.samples()[s].label;
-                match cached_outputs(&mut *self.session, &cache.val, label, batch)? {
-                    Some(outputs) => return Ok(Some(outputs)),
+                match cached_outputs(&mut *self.session, &self.job.val, &cache.val, batch)? {
+                    Some(outputs) => return Ok(Some(self.scaled(outputs))),
                     None => self.infers_from_features = false,
                 }
             }
@@ -256,7 +269,13 @@ impl Trainer<'_> {
             on_event(&Event::Validating(Validating { done, images }));
             !stop.is_some_and(|s| s.load(std::sync::atomic::Ordering::Relaxed))
         };
-        outputs(&mut *self.session, self.val.epoch(0), &self.job.pixels, &mut progress)
+        let batches = self.val.epoch(0);
+        let all = outputs(&mut *self.session, &self.job.val, batches, &self.job.pixels, &mut progress)?;
+        Ok(all.map(|outputs| self.scaled(outputs)))
+    }
+
+    fn scaled(&self, outputs: Outputs) -> Outputs {
+        Outputs { scale: self.targets.scale().cloned(), ..outputs }
     }
 
     /// The metrics that something watches.

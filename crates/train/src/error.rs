@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use defrost_exec::ExecError;
 use defrost_graph::GraphError;
+use defrost_policy::Task;
 
 use crate::Place;
 
@@ -167,6 +168,31 @@ pub enum TrainError {
         /// The data's.
         data: String,
     },
+    /// A loss for another kind of data.
+    #[error(
+        "the loss `{loss}` is for {wants}, and the data has {has}: take {}, or data of the other kind",
+        losses(*has)
+    )]
+    WrongTask {
+        /// The loss, as in a recipe.
+        loss: &'static str,
+        /// What it is for.
+        wants: Task,
+        /// What the data has.
+        has: Task,
+    },
+    /// A target that the loss cannot have.
+    #[error("`{image}` has {value} for `{name}`: {rule}")]
+    Target {
+        /// The image.
+        image: String,
+        /// The label or number.
+        name: String,
+        /// What it is.
+        value: f32,
+        /// What it may be.
+        rule: &'static str,
+    },
     /// Class weights for classes that the data does not have.
     #[error(
         "class weights are given for {}, which the data does not have; it has {}",
@@ -247,6 +273,15 @@ fn differences(all: &[Difference]) -> String {
         format!("{} was {} and is now {} ({way})", d.what.name(), d.before, d.now)
     };
     all.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// The losses for a task, as one writes them in a recipe.
+const fn losses(task: Task) -> &'static str {
+    match task {
+        Task::MultiLabel => "`--set loss=binary_cross_entropy`",
+        Task::Regression => "`--set loss=huber` or `mean_squared`",
+        _ => "`--set loss=cross_entropy` or `focal`",
+    }
 }
 
 /// Names as one would say them.

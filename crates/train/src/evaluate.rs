@@ -1,14 +1,15 @@
 //! Running a network on images without training it.
 
-use defrost_data::{Batches, Loader};
+use defrost_data::{Batches, Dataset, Loader};
 use defrost_exec::{ExecError, Images, Session};
 use defrost_tensor::PixelScale;
 
 use crate::cache::Features;
-use crate::{Outputs, Result, TrainError, softmax};
+use crate::{Outputs, Result, TrainError, Truth, softmax};
 
 /// The network's answers to all images of `loader`, which should hand them out in order
-/// ([`LoaderOptions::eval`](defrost_data::LoaderOptions::eval)). `progress` is told the number of images done after each
+/// ([`LoaderOptions::eval`](defrost_data::LoaderOptions::eval)). Where the network learned by a [`Scale`](crate::Scale),
+/// [`Outputs::scale`] is to be set. `progress` is told the number of images done after each
 /// batch.
 ///
 /// # Errors
@@ -19,7 +20,7 @@ pub fn evaluate(
     pixels: &PixelScale,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Outputs> {
-    let all = outputs(session, loader.epoch(0), pixels, &mut |done| {
+    let all = outputs(session, loader.dataset(), loader.epoch(0), pixels, &mut |done| {
         progress(done);
         true
     })?;
@@ -39,9 +40,10 @@ pub fn predict(session: &mut dyn Session, n: usize, images: Images<'_>) -> Resul
     Ok(rows)
 }
 
-/// The answers to `batches`; `None` where `progress`, which is told the number of images done, did not go on.
+/// The answers to `batches` of `data`; `None` where `progress`, which is told the number of images done, did not go on.
 pub(crate) fn outputs(
     session: &mut dyn Session,
+    data: &Dataset,
     batches: Batches,
     pixels: &PixelScale,
     progress: &mut dyn FnMut(usize) -> bool,
@@ -54,20 +56,20 @@ pub(crate) fn outputs(
         }
         all.logits.extend(session.infer(batch.n, Images::Pixels(&batch.pixels, pixels))?);
         all.samples.extend(batch.samples);
-        all.labels.extend(batch.labels);
         if !progress(all.samples.len()) {
             return Ok(None);
         }
     }
+    all.truth = Truth::of(data, &all.samples);
     Ok(Some(all))
 }
 
-/// The answers from cached features of the images with these labels (of the whole data set), `batch` at a time. `None`
-/// where the session only infers from images.
+/// The answers from cached features of images of `data`, `batch` at a time. `None` where the session only infers from
+/// images.
 pub(crate) fn cached_outputs(
     session: &mut dyn Session,
+    data: &Dataset,
     features: &Features,
-    labels: impl Fn(usize) -> u32,
     batch: usize,
 ) -> Result<Option<Outputs>> {
     let mut all = Outputs { classes: session.graph().classes(), ..Outputs::default() };
@@ -81,6 +83,6 @@ pub(crate) fn cached_outputs(
         }
     }
     all.samples.clone_from(&features.samples);
-    all.labels = features.samples.iter().map(|&s| labels(s)).collect();
+    all.truth = Truth::of(data, &all.samples);
     Ok(Some(all))
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use defrost_policy::Task;
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened. In JSON an object whose `event` says which: `{"event":"epoch","phase":0,…}`.
@@ -52,6 +53,9 @@ pub struct Start {
     pub device: String,
     /// The run's seed.
     pub seed: u64,
+    /// What is asked of the network.
+    #[serde(default)]
+    pub task: Task,
     /// Classes, or values that the network puts out.
     pub classes: usize,
     /// Images in the training part.
@@ -193,7 +197,7 @@ pub struct Step {
     pub loss: f64,
     /// The mean loss of the epoch so far.
     pub mean_loss: f64,
-    /// Hits of the epoch so far.
+    /// Hits of the epoch so far: right answers, of several labels an image those with every label right; 0 in regression.
     pub hits: usize,
     /// Images of the epoch so far.
     pub images: usize,
@@ -229,15 +233,19 @@ pub struct Epoch {
     pub global_epoch: usize,
     /// The mean loss over the epoch's training images, taken while the weights changed.
     pub train_loss: f64,
-    /// Part of the training images that were hits, taken while the weights changed.
-    pub train_accuracy: f64,
+    /// Part of the training images that were hits, taken while the weights changed; absent in regression.
+    pub train_accuracy: Option<f64>,
     /// The loss on the validation part; absent without one.
     pub val_loss: Option<f64>,
-    /// The accuracy on the validation part; absent without one and in regression.
+    /// The accuracy on the validation part (of several labels an image, those with every label right); absent without one
+    /// and in regression.
     pub val_accuracy: Option<f64>,
     /// Further metrics of the validation part by the name they have in a recipe (`top5`, `f1`, `mae`, …).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
+    /// The mean norm of the gradients before they were clipped; absent where nothing is clipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grad_norm: Option<f64>,
     /// The learning rate, in the epoch's last step, of each group in which something trains.
     pub rates: Vec<GroupRate>,
     /// Seconds, validation included; a resumed epoch counts both parts.
@@ -302,6 +310,9 @@ pub struct Done {
     pub accuracy: Option<f64>,
     /// The metric by which epochs were compared, as in a recipe.
     pub metric: String,
+    /// Its value in the best epoch; absent where it was not measured.
+    #[serde(default)]
+    pub value: Option<f64>,
     /// Epochs done, over all phases.
     pub epochs: usize,
     /// Seconds, those before an interruption included.

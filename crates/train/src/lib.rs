@@ -32,6 +32,7 @@
 //! {"event":"done","best_epoch":11,"accuracy":0.69,"…":0}
 //! ```
 
+mod answers;
 mod between;
 mod cache;
 mod checkpoint;
@@ -41,17 +42,21 @@ mod error;
 mod evaluate;
 mod event;
 mod job;
+mod loss;
 mod lr_find;
+pub mod metrics;
 mod outputs;
 mod phase;
 mod run;
 mod save;
+mod scale;
 mod state;
 mod step;
 mod targets;
 mod trainer;
 mod validation;
 
+pub use answers::{class_scores, most_confused, worst_mistakes};
 pub use checkpoint::{About, read_about, read_weights, write_weights, write_weights_as};
 pub use clock::{Cost, costs};
 pub use error::{Aspect, Difference, Result, TrainError};
@@ -61,15 +66,18 @@ pub use event::{
     Start, Step, Stopped, Thaw, Validating,
 };
 pub use job::{Ending, Job, Options, Outcome};
+pub use loss::{sigmoid, softmax};
 pub use lr_find::lr_find;
-pub use outputs::{Outputs, softmax};
+pub use outputs::{Outputs, Truth};
 pub use run::{Folder, Run};
+pub use scale::Scale;
 pub use state::{Best, Fingerprint, Smooth, State, Sums};
-pub use targets::Targets;
+pub use step::{device_loss, rule};
+pub use targets::{Rows, Targets};
 pub use trainer::{fit, resume};
 pub use validation::{
-    CONFUSED, ClassScore, Confused, Prediction, Validation, WORST, class_scores, most_confused,
-    worst_mistakes,
+    CONFUSED, ClassScore, Confused, LabelAnswer, Labelled, Measured, Prediction, Validation, ValueScore,
+    WORST,
 };
 
 /// The version of the files of a run. A file of a newer version is refused, an older one is read.

@@ -6,8 +6,8 @@ use defrost_data::{Loader, LoaderOptions};
 use defrost_exec::{Images, Session, TrainBatch};
 use defrost_policy::{Curve, Phase, Sweep};
 
-use crate::step::{batches_a_step, dropout_keys, rates, rule};
-use crate::targets::{Targets, divide, mix};
+use crate::step::{batches_a_step, clip, device_loss, dropout_keys, rates, rule};
+use crate::targets::{Rows, Targets, mix};
 use crate::{Job, Options, Result};
 
 /// The losses of `phase` of `job` at the rates of `sweep`: each step runs at the next rate, ratios between groups kept,
@@ -43,11 +43,11 @@ fn steps(
     options: &Options<'_>,
 ) -> Result<Curve> {
     let recipe = &job.recipe;
-    let targets = Targets::new(&recipe.loss, &job.train)?;
+    let targets = Targets::new(recipe, &job.train)?;
     let (marking, groups) = phase.step(0);
     let each = batches_a_step(phase, recipe.batch_size);
     let plan = if each > 1 { options.plan.accumulating() } else { options.plan };
-    let loss = defrost_graph::Loss::CrossEntropy;
+    let loss = device_loss(&recipe.loss)?;
     session.begin(defrost_exec::Phase { marking: marking.clone(), loss, options: plan })?;
     let loader = LoaderOptions {
         batch: recipe.batch_size.min(job.train.len()).max(1),
@@ -72,16 +72,17 @@ fn steps(
     while let Some(lr) = curve.next_lr(sweep).filter(|_| !options.stopped()) {
         let (mut parts, mut divisor) = (Vec::with_capacity(each), 0.0);
         for (epoch, number, batch) in batches.by_ref().take(each) {
-            let (mut batch, mut rows) = (batch?, Vec::new());
+            let (mut batch, mut rows) = (batch?, Rows::default());
             divisor += targets.batch(&mut batch, &mix, (recipe.seed, epoch, number), &mut rows)?;
             parts.push((epoch, batch, rows));
         }
         let mut loss = 0.0;
         for (epoch, batch, mut rows) in parts.into_iter().filter(|p| p.1.n > 0) {
-            divide(&mut rows, divisor);
+            rows.divide(divisor);
             let keys = dropout_keys(recipe.seed, epoch, &batch.samples);
             let images = Images::Pixels(&batch.pixels, &job.pixels);
-            let input = TrainBatch { n: batch.n, images, targets: &rows, weights: &[], keys: &keys };
+            let (targets, weights) = (&rows.targets, &rows.weights);
+            let input = TrainBatch { n: batch.n, images, targets, weights, keys: &keys };
             loss += session.forward_backward(&input)?.loss;
         }
         curve.push(sweep, loss);
@@ -89,6 +90,9 @@ fn steps(
             break;
         }
         session.reduce()?;
+        if let Some(limit) = phase.clip {
+            session.clip(clip(limit)?)?;
+        }
         session.apply(rule, &rates(marking, groups, lr / phase.peak_lr()))?;
     }
     Ok(curve)

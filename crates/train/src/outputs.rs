@@ -1,10 +1,18 @@
 //! What a network put out for a data set, and what that is worth.
 
-use defrost_data::{Dataset, NO_LABEL};
-use defrost_policy::{Metric, Metrics};
+use defrost_data::{Dataset, NO_LABEL, TargetKind};
+use defrost_policy::{Loss, Metric, Metrics, Task};
 
-use crate::validation::{class_scores, most_confused, worst_mistakes};
-use crate::{FORMAT, Prediction, Validation};
+use crate::loss::{log_softmax, of_class, of_targets, sigmoid, softmax};
+use crate::metrics::{
+    Average, average, average_precision, counts_of_confusion, counts_of_labels, mean, roc_auc,
+    subset_accuracy, value_errors,
+};
+use crate::{Scale, metrics};
+
+/// Outputs below which mean average precision and the area under the curve are measured in every epoch, asked for or not:
+/// fewer than a tenth of a second's work.
+const CHEAP: usize = 2_000_000;
 
 /// A network's answers to the images of a data set, in the data set's order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,130 +21,235 @@ pub struct Outputs {
     pub classes: usize,
     /// Which sample of the data set each answer is for. Images that could not be read have none.
     pub samples: Vec<usize>,
-    /// The class of each, or [`NO_LABEL`].
-    pub labels: Vec<u32>,
+    /// What is true.
+    pub truth: Truth,
     /// `[samples, classes]`: raw outputs.
     pub logits: Vec<f32>,
+    /// What the outputs of a regression have to be taken through to be in the data's units; absent where they are.
+    pub scale: Option<Scale>,
+}
+
+/// What is true of images.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Truth {
+    /// The class of each, or [`NO_LABEL`].
+    Classes(Vec<u32>),
+    /// `[samples, classes]`: 1 for each label that an image has, else 0, or a number between.
+    Labels(Vec<f32>),
+    /// `[samples, classes]`: numbers in the data's units.
+    Values(Vec<f32>),
+}
+
+impl Default for Truth {
+    fn default() -> Self {
+        Self::Classes(Vec::new())
+    }
+}
+
+impl Truth {
+    /// What is true of these samples of `data`.
+    pub fn of(data: &Dataset, samples: &[usize]) -> Self {
+        let rows = || samples.iter().flat_map(|&s| data.targets(s).iter().copied()).collect();
+        match data.kind() {
+            TargetKind::Values => Self::Values(rows()),
+            TargetKind::Classes => Self::Labels(rows()),
+            _ => Self::Classes(samples.iter().map(|&s| data.samples()[s].label).collect()),
+        }
+    }
 }
 
 impl Outputs {
-    /// The raw outputs of each image with its label, where it has one.
-    fn labelled(&self) -> impl Iterator<Item = (usize, &[f32])> {
-        let rows = self.labels.iter().zip(self.logits.chunks_exact(self.classes.max(1)));
-        rows.filter(|(l, _)| **l != NO_LABEL && (**l as usize) < self.classes)
-            .map(|(l, row)| (*l as usize, row))
+    /// What was asked of the network.
+    pub const fn task(&self) -> Task {
+        match self.truth {
+            Truth::Classes(_) => Task::Classification,
+            Truth::Labels(_) => Task::MultiLabel,
+            Truth::Values(_) => Task::Regression,
+        }
     }
 
-    /// `[samples, classes]`: the softmax of each row.
-    pub fn probabilities(&self) -> Vec<f32> {
+    /// The raw outputs of each image.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.logits.chunks_exact(self.classes.max(1))
+    }
+
+    /// The raw outputs of each image with its place and its class, where it has one.
+    pub(crate) fn labelled(&self) -> impl Iterator<Item = (usize, usize, &[f32])> {
+        let labels = match &self.truth {
+            Truth::Classes(labels) => labels.as_slice(),
+            _ => &[],
+        };
+        let known = |&(_, (label, _)): &(usize, (&u32, &[f32]))| {
+            *label != NO_LABEL && (*label as usize) < self.classes
+        };
+        labels.iter().zip(self.rows()).enumerate().filter(known).map(|(i, (l, row))| (i, *l as usize, row))
+    }
+
+    /// `[samples, classes]`: the softmax of each row, of several labels the sigmoid of each value, of a regression the
+    /// numbers in the data's units.
+    pub fn answers(&self) -> Vec<f32> {
         let mut all = self.logits.clone();
-        all.chunks_exact_mut(self.classes.max(1)).for_each(softmax);
+        match (&self.truth, &self.scale) {
+            (Truth::Classes(_), _) => all.chunks_exact_mut(self.classes.max(1)).for_each(softmax),
+            (Truth::Labels(_), _) => sigmoid(&mut all),
+            (Truth::Values(_), Some(scale)) => scale.restore(&mut all),
+            (Truth::Values(_), None) => {}
+        }
         all
     }
 
-    /// Loss (cross-entropy without smoothing and weights), accuracy, top-5, and mean precision, recall and F1 over the
-    /// classes; mean average precision and area under the curve where `more` asks for them. Nothing where no image has
-    /// a label. Sums run over images in the data set's order in double precision.
-    pub fn metrics(&self, more: &[Metric]) -> Metrics {
-        let mut metrics = Metrics::default();
-        let (mut images, mut loss, mut top1, mut top5) = (0usize, 0.0, 0usize, 0usize);
-        for (label, row) in self.labelled() {
+    /// The metrics of the task ([`Task::metrics`]) over the images whose truth is known; nothing where there is none. The
+    /// loss is that of `loss` without smoothing and weights, in the units that are learned. Those that take long for many
+    /// images and classes are only measured where `more` asks for them. Sums run over images in the data set's order in
+    /// double precision.
+    pub fn metrics(&self, loss: &Loss, more: &[Metric]) -> Metrics {
+        let mut all = match self.task() {
+            Task::MultiLabel => self.label_metrics(loss),
+            Task::Regression => self.value_metrics(loss),
+            _ => self.class_metrics(loss, more.contains(&Metric::Top5)),
+        };
+        let ranks = self.task() != Task::Regression && !all.0.is_empty();
+        for (metric, score) in [(Metric::Map, average_precision as Ranking), (Metric::Auc, roc_auc)] {
+            if ranks && (self.logits.len() <= CHEAP || more.contains(&metric)) {
+                // Where no class has a score, 0: as bad as can be, and comparable.
+                all.0.insert(metric, mean(self.per_class(score)).unwrap_or(0.0));
+            }
+        }
+        all
+    }
+
+    fn class_metrics(&self, loss: &Loss, top5: bool) -> Metrics {
+        let (mut images, mut sum, mut first, mut fifth) = (0usize, 0.0, 0usize, 0usize);
+        for (_, label, row) in self.labelled() {
             images += 1;
-            loss += cross_entropy(row, label);
+            sum += of_class(loss, row, label);
             let rank = rank(row, label);
-            top1 += usize::from(rank == 0);
-            top5 += usize::from(rank < 5);
+            first += usize::from(rank == 0);
+            fifth += usize::from(rank < 5);
         }
         if images == 0 {
-            return metrics;
+            return Metrics::default();
         }
-        let mut put = |metric, value| metrics.0.insert(metric, value);
-        put(Metric::Loss, loss / images as f64);
-        put(Metric::Accuracy, top1 as f64 / images as f64);
-        put(Metric::Top5, top5 as f64 / images as f64);
-        let scores = class_scores(&vec![String::new(); self.classes], &self.confusion());
+        let part = |n: usize| n as f64 / images as f64;
+        let mut metrics =
+            Metrics::from([(Metric::Loss, sum / images as f64), (Metric::Accuracy, part(first))]);
+        if top5 || self.classes > 5 {
+            metrics.0.insert(Metric::Top5, part(fifth));
+        }
         // Classes without an image and never named say nothing (scikit-learn takes those that occur).
-        let scores: Vec<_> = scores.into_iter().filter(|s| s.images + s.predicted > 0).collect();
-        let mean = |value: fn(&crate::ClassScore) -> f64| {
-            scores.iter().map(value).sum::<f64>() / scores.len().max(1) as f64
-        };
-        put(Metric::Precision, mean(|s| s.precision));
-        put(Metric::Recall, mean(|s| s.recall));
-        put(Metric::F1, mean(|s| s.f1));
-        if more.contains(&Metric::Map) {
-            put(Metric::Map, self.over_classes(average_precision));
-        }
-        if more.contains(&Metric::Auc) {
-            put(Metric::Auc, self.over_classes(area_under_curve));
-        }
+        let counts: Vec<_> = counts_of_confusion(&self.confusion())
+            .into_iter()
+            .filter(|c| c.images + c.predicted > 0)
+            .collect();
+        put(&mut metrics, average(&counts, Average::Macro), MACRO);
+        put(&mut metrics, average(&counts, Average::Weighted), WEIGHTED);
         metrics
     }
 
-    /// The mean over classes of a score of one class against all others, computed from (probability, is it) with the
-    /// greatest probability first. Classes for which it is not defined are left out.
-    fn over_classes(&self, score: fn(&[(f32, bool)]) -> Option<f64>) -> f64 {
-        let rows: Vec<_> = self
-            .labelled()
-            .map(|(label, row)| {
-                let mut row = row.to_vec();
-                softmax(&mut row);
-                (label, row)
-            })
-            .collect();
-        let scores: Vec<_> = (0..self.classes)
-            .filter_map(|class| {
-                let mut ranked: Vec<_> = rows.iter().map(|(l, row)| (row[class], *l == class)).collect();
-                ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-                score(&ranked)
-            })
-            .collect();
-        scores.iter().sum::<f64>() / scores.len().max(1) as f64
+    fn label_metrics(&self, loss: &Loss) -> Metrics {
+        if self.samples.is_empty() {
+            return Metrics::default();
+        }
+        let (said, truth) = self.said_and_true();
+        let counts = counts_of_labels(&said, &truth, self.classes);
+        let mut metrics = Metrics::from([
+            (Metric::Loss, self.mean_loss(loss)),
+            (Metric::Accuracy, subset_accuracy(&said, &truth, self.classes)),
+        ]);
+        put(&mut metrics, average(&counts, Average::Macro), MACRO);
+        put(&mut metrics, average(&counts, Average::Weighted), WEIGHTED);
+        put(&mut metrics, average(&counts, Average::Micro), MICRO);
+        metrics
     }
 
-    /// `[truth][prediction]`: images.
+    fn value_metrics(&self, loss: &Loss) -> Metrics {
+        if self.samples.is_empty() {
+            return Metrics::default();
+        }
+        let errors = self.value_errors();
+        let over = |value: fn(&metrics::ValueError) -> f64| {
+            mean(errors.iter().map(|e| Some(value(e)))).unwrap_or(0.0)
+        };
+        Metrics::from([
+            (Metric::Loss, self.mean_loss(loss)),
+            (Metric::Mae, over(|e| e.mae)),
+            (Metric::Rmse, over(|e| e.rmse)),
+            (Metric::R2, over(|e| e.r2)),
+        ])
+    }
+
+    /// The errors of each number of a regression.
+    pub(crate) fn value_errors(&self) -> Vec<metrics::ValueError> {
+        let Truth::Values(truth) = &self.truth else { return Vec::new() };
+        let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+        value_errors(&wide(&self.answers()), &wide(truth), self.classes)
+    }
+
+    /// Which labels are said (a probability above one half) and which are true (a target above one half).
+    pub(crate) fn said_and_true(&self) -> (Vec<bool>, Vec<bool>) {
+        let Truth::Labels(truth) = &self.truth else { return Default::default() };
+        (self.logits.iter().map(|v| *v > 0.0).collect(), truth.iter().map(|t| *t > 0.5).collect())
+    }
+
+    /// The loss of each image whose targets are rows.
+    pub(crate) fn losses(&self, loss: &Loss) -> Vec<f64> {
+        let (targets, scale) = match &self.truth {
+            Truth::Labels(truth) => (truth, None),
+            Truth::Values(truth) => (truth, self.scale.as_ref()),
+            Truth::Classes(_) => return Vec::new(),
+        };
+        let learned = |(c, t): (usize, &f32)| scale.map_or(f64::from(*t), |s| s.learned(c, f64::from(*t)));
+        let rows = self.rows().zip(targets.chunks_exact(self.classes.max(1)));
+        rows.map(|(row, t)| of_targets(loss, row, t.iter().enumerate().map(learned))).collect()
+    }
+
+    fn mean_loss(&self, loss: &Loss) -> f64 {
+        let losses = self.losses(loss);
+        losses.iter().sum::<f64>() / losses.len().max(1) as f64
+    }
+
+    /// A score of the order of images for each class against all others; nothing for classes for which it is not defined.
+    pub(crate) fn per_class(&self, score: Ranking) -> Vec<Option<f64>> {
+        let rows: Vec<(Vec<f64>, Vec<bool>)> = match &self.truth {
+            Truth::Classes(_) => {
+                let row = |(_, label, row): (usize, usize, &[f32])| {
+                    (log_softmax(row), (0..self.classes).map(|c| c == label).collect())
+                };
+                self.labelled().map(row).collect()
+            }
+            Truth::Labels(truth) => {
+                let row = |(row, truth): (&[f32], &[f32])| {
+                    (row.iter().map(|&v| f64::from(v)).collect(), truth.iter().map(|&t| t > 0.5).collect())
+                };
+                self.rows().zip(truth.chunks_exact(self.classes.max(1))).map(row).collect()
+            }
+            Truth::Values(_) => return Vec::new(),
+        };
+        let of = |class: usize| {
+            let answers: Vec<_> = rows.iter().map(|(scores, truth)| (scores[class], truth[class])).collect();
+            score(&answers)
+        };
+        (0..self.classes).map(of).collect()
+    }
+
+    /// `[truth][prediction]`: images of one class each.
     pub fn confusion(&self) -> Vec<Vec<usize>> {
         let mut confusion = vec![vec![0; self.classes]; self.classes];
-        self.labelled().for_each(|(label, row)| confusion[label][largest(row)] += 1);
+        self.labelled().for_each(|(_, label, row)| confusion[label][largest(row)] += 1);
         confusion
     }
+}
 
-    /// Everything about the answers to `data`, whose images these are.
-    pub fn validation(&self, data: &Dataset, checkpoint: &str, epoch: Option<usize>) -> Validation {
-        let metrics = self.metrics(&[]);
-        let get = |m| metrics.get(m).unwrap_or(0.0);
-        let confusion = self.confusion();
-        let per_class = class_scores(data.classes(), &confusion);
-        let rows = self.samples.iter().zip(&self.labels).zip(self.logits.chunks_exact(self.classes.max(1)));
-        let labelled = rows.filter(|((_, l), _)| **l != NO_LABEL && (**l as usize) < self.classes);
-        let predictions: Vec<_> = labelled
-            .map(|((&sample, &label), row)| {
-                let mut p = row.to_vec();
-                softmax(&mut p);
-                let prediction = largest(row);
-                let truth = label as usize;
-                let path = data.samples()[sample].name.clone();
-                Prediction { path, truth, prediction, confidence: p[prediction], truth_confidence: p[truth] }
-            })
-            .collect();
-        Validation {
-            format: FORMAT,
-            checkpoint: checkpoint.into(),
-            epoch,
-            classes: data.classes().to_vec(),
-            images: predictions.len(),
-            loss: get(Metric::Loss),
-            accuracy: get(Metric::Accuracy),
-            top5: metrics.get(Metric::Top5).filter(|_| self.classes > 5),
-            precision: get(Metric::Precision),
-            recall: get(Metric::Recall),
-            f1: get(Metric::F1),
-            confused: most_confused(&confusion),
-            confusion,
-            per_class,
-            worst: worst_mistakes(&predictions),
-            predictions,
-        }
-    }
+/// A score of the order of images by (score, is it of the class).
+pub(crate) type Ranking = fn(&[(f64, bool)]) -> Option<f64>;
+
+const MACRO: [Metric; 3] = [Metric::Precision, Metric::Recall, Metric::F1];
+const WEIGHTED: [Metric; 3] = [Metric::PrecisionWeighted, Metric::RecallWeighted, Metric::F1Weighted];
+const MICRO: [Metric; 3] = [Metric::PrecisionMicro, Metric::RecallMicro, Metric::F1Micro];
+
+fn put(metrics: &mut Metrics, scores: metrics::Scores, names: [Metric; 3]) {
+    metrics.0.extend(names.into_iter().zip([scores.precision, scores.recall, scores.f1]));
 }
 
 /// The place of the greatest value, the first of equals.
@@ -153,102 +266,4 @@ pub(crate) fn largest(row: &[f32]) -> usize {
 /// How many values come before `row[at]`: greater ones, and equal ones to its left.
 fn rank(row: &[f32], at: usize) -> usize {
     row.iter().enumerate().filter(|&(i, &v)| v > row[at] || (v == row[at] && i < at)).count()
-}
-
-/// Softmax in place, computed in double precision.
-pub fn softmax(row: &mut [f32]) {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = row.iter().map(|v| f64::from(v - max).exp()).sum();
-    row.iter_mut().for_each(|v| *v = (f64::from(*v - max).exp() / sum) as f32);
-}
-
-/// `-ln softmax(row)[label]`.
-fn cross_entropy(row: &[f32], label: usize) -> f64 {
-    let max = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = row.iter().map(|v| (f64::from(*v) - max).exp()).sum();
-    sum.ln() + max - f64::from(row[label])
-}
-
-/// Σ (recall_i - recall_i-1) precision_i over the distinct probabilities (scikit-learn's `average_precision_score`).
-fn average_precision(ranked: &[(f32, bool)]) -> Option<f64> {
-    let positives = ranked.iter().filter(|r| r.1).count();
-    let (mut found, mut sum, mut seen) = (0, 0.0, 0);
-    for equal in ranked.chunk_by(|a, b| a.0 == b.0) {
-        let new = equal.iter().filter(|r| r.1).count();
-        found += new;
-        seen += equal.len();
-        sum += new as f64 * found as f64 / seen as f64;
-    }
-    (positives > 0).then(|| sum / positives as f64)
-}
-
-/// The chance that one of the class is ranked above one of another class, a tie counting half (Mann and Whitney).
-fn area_under_curve(ranked: &[(f32, bool)]) -> Option<f64> {
-    let positives = ranked.iter().filter(|r| r.1).count();
-    let negatives = ranked.len() - positives;
-    let (mut above, mut sum) = (0, 0.0);
-    for equal in ranked.chunk_by(|a, b| a.0 == b.0) {
-        let new = equal.iter().filter(|r| r.1).count();
-        let other = equal.len() - new;
-        sum += other as f64 * (above as f64 + new as f64 / 2.0);
-        above += new;
-    }
-    (positives > 0 && negatives > 0).then(|| sum / (positives * negatives) as f64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn near(a: f64, b: f64) -> bool {
-        (a - b).abs() < 1e-6
-    }
-
-    #[test]
-    fn metrics_are_those_of_scikit_learn() {
-        let outputs = Outputs {
-            classes: 6,
-            samples: vec![0, 1, 2],
-            labels: vec![0, 5, NO_LABEL],
-            logits: [[3., 1., 0., 0., 0., 0.], [9., 8., 7., 6., 5., 0.], [0.; 6]].concat(),
-        };
-        let m = outputs.metrics(&[]);
-        let want = [
-            (Metric::Accuracy, 0.5),
-            (Metric::Top5, 0.5),
-            // Class 0: precision 1/2, recall 1; class 5: nothing right. The other classes do not occur.
-            (Metric::Precision, 0.25),
-            (Metric::Recall, 0.5),
-            (Metric::F1, (2.0 / 3.0) / 2.0),
-        ];
-        for (metric, value) in want {
-            assert!(near(m.get(metric).unwrap(), value), "{metric}: {m:?}");
-        }
-        let ce = |row: [f64; 6], l: usize| row.iter().map(|v| v.exp()).sum::<f64>().ln() - row[l];
-        let loss = (ce([3., 1., 0., 0., 0., 0.], 0) + ce([9., 8., 7., 6., 5., 0.], 5)) / 2.0;
-        assert!(near(m.get(Metric::Loss).unwrap(), loss));
-    }
-
-    #[test]
-    fn ranking_scores_count_ties_half() {
-        // sklearn: average_precision_score([1,0,1,0], [.9,.8,.8,.1]) = 0.8333…, roc_auc_score = 0.875
-        let ranked = [(0.9, true), (0.8, false), (0.8, true), (0.1, false)];
-        assert!(near(average_precision(&ranked).unwrap(), 0.5 + 0.5 * 2.0 / 3.0));
-        assert!(near(area_under_curve(&ranked).unwrap(), 0.875));
-        assert_eq!(area_under_curve(&[(0.5, true)]), None);
-    }
-
-    #[test]
-    fn an_answer_carries_its_path_and_confidence() {
-        let names = ["a", "b"].map(String::from).to_vec();
-        let data = Dataset::from_arrays(vec![0; 3], [1, 1, 1], vec![0, 1, 1], names).unwrap();
-        let logits = vec![0.0, 2.0, 0.0, 1.0, 3.0, 0.0];
-        let outputs = Outputs { classes: 2, samples: vec![0, 1, 2], labels: vec![0, 1, 1], logits };
-        let v = outputs.validation(&data, "best", Some(3));
-        assert_eq!(v.confusion, [[0, 1], [1, 1]]);
-        assert_eq!(v.worst, [2, 0], "the most confident mistake first");
-        assert_eq!(v.predictions[2].path, "#2");
-        assert!((v.predictions[2].confidence - 1.0 / (1.0 + (-3f32).exp())).abs() < 1e-6);
-        assert!((v.predictions[2].truth_confidence + v.predictions[2].confidence - 1.0).abs() < 1e-6);
-    }
 }

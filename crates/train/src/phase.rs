@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use defrost_data::{Loader, LoaderOptions, Sampling};
 use defrost_exec::Plan;
-use defrost_graph::{Graph, Loss, Marking};
+use defrost_graph::{Graph, Marking};
 use defrost_policy::{Controller, Curve, Group, Phase, Start as From, Suggestion, Sweep};
 
 use crate::between::epoch_name;
 use crate::cache::{self, Cache, Features};
-use crate::step::{batches_a_step, rule};
+use crate::step::{batches_a_step, device_loss, rule};
 use crate::trainer::{Flow, Trainer, unsupported};
 use crate::{Caching, Event, GroupRate, LrFind, LrSuggestion, PhaseStart, Result, StageState, Thaw};
 
@@ -69,7 +69,8 @@ impl Trainer<'_> {
         let marking = phase.step(self.state.controller.step()).0.clone();
         let several = batches_a_step(phase, self.job.recipe.batch_size) > 1;
         let options = if several { self.options.plan.accumulating() } else { self.options.plan };
-        Ok(self.session.begin(defrost_exec::Phase { marking, loss: Loss::CrossEntropy, options })?)
+        let loss = device_loss(&self.job.recipe.loss)?;
+        Ok(self.session.begin(defrost_exec::Phase { marking, loss, options })?)
     }
 
     /// The sweep that the phase asks for, once.

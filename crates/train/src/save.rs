@@ -47,6 +47,8 @@ impl Trainer<'_> {
             phase: Some(epoch.phase),
             epoch: Some(epoch.global_epoch),
             metrics,
+            loss: self.job.recipe.loss.clone(),
+            scale: self.targets.scale().cloned(),
         };
         let params = snapshot.ema.as_ref().unwrap_or(&snapshot.params).clone();
         self.unsaved.weights.insert(name.to_owned(), (params, about));

@@ -77,12 +77,23 @@ pub struct Sums {
     pub images: usize,
     /// Seconds.
     pub seconds: f64,
+    /// Norms of the gradients before clipping, where something is clipped.
+    #[serde(default)]
+    pub norm: f64,
+    /// How many norms these are.
+    #[serde(default)]
+    pub norms: usize,
 }
 
 impl Sums {
     /// The mean loss so far.
     pub fn mean_loss(&self) -> f64 {
         if self.weight > 0.0 { self.loss / self.weight } else { 0.0 }
+    }
+
+    /// The mean norm of the gradients before clipping.
+    pub fn mean_norm(&self) -> Option<f64> {
+        (self.norms > 0).then(|| self.norm / self.norms as f64)
     }
 
     /// Part of the images that were hits.
@@ -134,7 +145,7 @@ impl Smooth {
     }
 
     /// The smoothed loss at the phase's start, if it is now beyond what can be called a bad patch: 20 times the start
-    /// or the loss of guessing (`guess`, `ln classes`), whichever is greater.
+    /// or the loss of guessing (`guess`, see [`Targets::guess`](crate::Targets::guess)), whichever is greater.
     pub fn exploded(&self, guess: f64) -> Option<f64> {
         self.start.filter(|start| self.value() > 20.0 * start.max(guess).max(0.05))
     }

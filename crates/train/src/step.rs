@@ -1,36 +1,80 @@
-//! From a recipe's optimizer and schedule to what one step of a session is given.
+//! From a recipe's loss, optimizer and schedule to what one step of a session is given.
 
 use defrost_augment::Key;
 use defrost_augment::key::purpose;
 use defrost_exec::{Rate, Rule};
 use defrost_graph::Marking;
-use defrost_policy::{Group, Optimizer, Phase};
+use defrost_policy::{Clip, Group, Loss, Optimizer, Phase};
 
-use crate::{Result, TrainError};
+use crate::Result;
+use crate::trainer::unsupported;
+
+/// A recipe's loss as a device computes it. Smoothing and class weights are in the rows of [`Targets`](crate::Targets).
+///
+/// # Errors
+/// [`TrainError::Unsupported`] for a loss that this version does not know.
+pub fn device_loss(loss: &Loss) -> Result<defrost_graph::Loss> {
+    use defrost_graph::Loss as Device;
+    Ok(match loss {
+        Loss::CrossEntropy { .. } => Device::CrossEntropy,
+        Loss::Focal { gamma, .. } => Device::Focal { gamma: *gamma as f32 },
+        Loss::BinaryCrossEntropy { .. } => Device::BinaryCrossEntropy,
+        Loss::MeanSquared {} => Device::MeanSquared,
+        Loss::Huber { delta } => Device::Huber { delta: *delta as f32 },
+        other => {
+            return Err(unsupported(&format!("the loss {}", other.name()), "this version does not know it"));
+        }
+    })
+}
 
 /// The update rule of `optimizer`, its momentum (Adam's first beta) replaced where the schedule sets one.
 ///
 /// # Errors
-/// [`TrainError::Unsupported`] for an optimizer that backends do not have.
-pub(crate) fn rule(optimizer: &Optimizer, momentum: Option<f64>) -> Result<Rule> {
+/// [`TrainError::Unsupported`] for an optimizer that this version does not know.
+pub fn rule(optimizer: &Optimizer, momentum: Option<f64>) -> Result<Rule> {
+    // A schedule cannot give momentum to an optimizer that was asked to have none.
+    let moving = |own: f64| momentum.filter(|_| own != 0.0).unwrap_or(own) as f32;
+    let beta1 = |own: f64| momentum.unwrap_or(own) as f32;
     let adam = |betas: [f64; 2], eps: f64, decoupled| Rule::Adam {
-        beta1: momentum.unwrap_or(betas[0]) as f32,
+        beta1: beta1(betas[0]),
         beta2: betas[1] as f32,
         eps: eps as f32,
         decoupled,
     };
-    match optimizer {
-        Optimizer::Sgd(o) => {
-            // A schedule cannot give momentum to an optimizer that was asked to have none.
-            let moving = momentum.filter(|_| o.momentum != 0.0).unwrap_or(o.momentum);
-            Ok(Rule::Sgd { momentum: moving as f32, nesterov: o.nesterov })
+    Ok(match optimizer {
+        Optimizer::Sgd(o) => Rule::Sgd { momentum: moving(o.momentum), nesterov: o.nesterov },
+        Optimizer::Adam(o) => adam(o.betas, o.eps, false),
+        Optimizer::AdamW(o) => adam(o.betas, o.eps, true),
+        Optimizer::RmsProp(o) => Rule::RmsProp {
+            alpha: o.alpha as f32,
+            eps: o.eps as f32,
+            momentum: moving(o.momentum),
+            centered: o.centered,
+        },
+        Optimizer::Lamb(o) => Rule::Lamb {
+            beta1: beta1(o.betas[0]),
+            beta2: o.betas[1] as f32,
+            eps: o.eps as f32,
+            max_grad_norm: Some(o.max_grad_norm as f32).filter(|max| *max > 0.0),
+        },
+        other => {
+            return Err(unsupported(
+                &format!("the optimizer `{}`", other.name()),
+                "this version does not know it",
+            ));
         }
-        Optimizer::Adam(o) => Ok(adam(o.betas, o.eps, false)),
-        Optimizer::AdamW(o) => Ok(adam(o.betas, o.eps, true)),
-        other => Err(TrainError::Unsupported {
-            what: format!("the optimizer `{}`", other.name()),
-            why: "backends have `sgd`, `adam` and `adamw`".into(),
-        }),
+    })
+}
+
+/// The limit on gradients, as a device has it.
+///
+/// # Errors
+/// [`TrainError::Unsupported`] for a limit that this version does not know.
+pub(crate) fn clip(clip: Clip) -> Result<defrost_exec::Clip> {
+    match clip {
+        Clip::Norm(max) => Ok(defrost_exec::Clip::Norm(max as f32)),
+        Clip::Value(max) => Ok(defrost_exec::Clip::Value(max as f32)),
+        _ => Err(unsupported("this limit on gradients", "this version does not know it")),
     }
 }
 
@@ -60,6 +104,8 @@ pub(crate) fn dropout_keys(seed: u64, epoch: usize, samples: &[usize]) -> Vec<f3
 
 #[cfg(test)]
 mod tests {
+    use defrost_policy::{Lamb, RmsProp};
+
     use super::*;
 
     #[test]
@@ -78,5 +124,18 @@ mod tests {
             panic!("the default is AdamW")
         };
         assert_eq!((beta1, decoupled), (0.85, true));
+        let plain = Optimizer::RmsProp(RmsProp::default());
+        assert!(matches!(
+            rule(&plain, Some(0.9)).unwrap(),
+            Rule::RmsProp { momentum: 0.0, centered: false, .. }
+        ));
+        let moving = Optimizer::RmsProp(RmsProp { momentum: 0.5, ..RmsProp::default() });
+        assert!(matches!(rule(&moving, Some(0.75)).unwrap(), Rule::RmsProp { momentum: 0.75, .. }));
+        let lamb = |max_grad_norm| Optimizer::Lamb(Lamb { max_grad_norm, ..Lamb::default() });
+        assert!(matches!(
+            rule(&lamb(1.0), Some(0.5)).unwrap(),
+            Rule::Lamb { max_grad_norm: Some(1.0), beta1: 0.5, .. }
+        ));
+        assert!(matches!(rule(&lamb(0.0), None).unwrap(), Rule::Lamb { max_grad_norm: None, .. }));
     }
 }

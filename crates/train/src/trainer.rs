@@ -6,7 +6,7 @@ use std::time::Instant;
 use defrost_augment::Pipeline;
 use defrost_data::{Loader, LoaderOptions, Sampling};
 use defrost_exec::{Engine, Plan, Session};
-use defrost_graph::{Loss, Marking, ParamStore};
+use defrost_graph::{Marking, ParamStore};
 use defrost_plan::{PlanError, Purpose};
 use defrost_policy::Metric;
 
@@ -15,8 +15,8 @@ use crate::checkpoint::Snapshot;
 use crate::clock::{Clock, costs};
 use crate::save::Unsaved;
 use crate::state::{Fingerprint, State};
-use crate::step::rule;
-use crate::targets::{Targets, mix};
+use crate::step::{clip, device_loss, rule};
+use crate::targets::{Targets, check_task, mix};
 use crate::{
     About, Decision as Decided, Done, Ending, Event, Job, Options, Outcome, Place, Result, Run, Start,
     Stopped, TrainError,
@@ -115,7 +115,7 @@ impl<'a> Trainer<'a> {
         let mut trainer = Self {
             train: Loader::new(Arc::clone(&job.train), recipe.augment.train.clone(), shuffled.clone())?,
             val: Loader::new(Arc::clone(&job.val), job.eval.clone(), in_order(job, &options))?,
-            targets: Targets::new(&recipe.loss, &job.train)?,
+            targets: Targets::new(recipe, &job.train)?,
             device: engine.device(),
             job,
             run,
@@ -138,8 +138,9 @@ impl<'a> Trainer<'a> {
     fn refuse_lonely_images(&mut self, options: LoaderOptions) -> Result<()> {
         let (images, batch) = (self.job.train.len(), self.job.recipe.batch_size);
         let rest = images % batch;
+        let loss = device_loss(&self.job.recipe.loss)?;
         let plan = |marking: &Marking, n: usize| {
-            let purpose = Purpose::Train(Loss::CrossEntropy);
+            let purpose = Purpose::Train(loss);
             Plan::new(&self.job.graph, marking, n, purpose, self.options.plan).map(|_| ())
         };
         let mut lonely = None;
@@ -173,6 +174,7 @@ impl<'a> Trainer<'a> {
             model: job.graph.name().to_owned(),
             device: self.device.clone(),
             seed: job.recipe.seed,
+            task: job.recipe.loss.task(),
             classes: job.graph.classes(),
             train_images: job.train.len(),
             val_images: job.val.len(),
@@ -221,13 +223,14 @@ impl<'a> Trainer<'a> {
             self.session.set_params(&params)?;
             match self.measure()? {
                 Some(outputs) => {
-                    let found = outputs.validation(&self.job.val, "best", about.epoch);
+                    let found = outputs.validation(&self.job.val, &self.job.recipe.loss, "best", about.epoch);
                     self.run.write_validation(&found)?;
                     validation = Some(found);
                 }
                 None => return self.stopped_at_end(),
             }
         }
+        let measured = !self.job.val.is_empty() || self.job.recipe.monitor == Metric::TrainLoss;
         let best = self.state.best.as_ref();
         let done = Done {
             best_epoch: best.map(|b| b.global_epoch),
@@ -235,6 +238,7 @@ impl<'a> Trainer<'a> {
             loss: best.and_then(|b| b.loss),
             accuracy: best.and_then(|b| b.accuracy),
             metric: self.job.recipe.monitor.name().to_owned(),
+            value: best.filter(|_| measured).map(|b| b.value),
             epochs: self.state.global_epoch,
             seconds: self.clock.seconds(),
         };
@@ -292,6 +296,10 @@ fn check(job: &Job) -> Result<()> {
     if job.train.is_empty() {
         return Err(TrainError::NoImages { purpose: "train on" });
     }
+    check_task(&job.recipe.loss, &job.train)?;
+    if !job.val.is_empty() {
+        check_task(&job.recipe.loss, &job.val)?;
+    }
     let (outputs, classes) = (job.graph.classes(), job.train.classes().len());
     if outputs != classes {
         return misfit("number of classes", format!("{outputs} outputs"), format!("{classes} classes"));
@@ -311,25 +319,11 @@ fn check(job: &Job) -> Result<()> {
         return misfit("channels of the images", want.to_string(), got.to_string());
     }
     mix(&job.recipe).check().map_err(defrost_data::Error::from)?;
-    if !measurable(job.recipe.monitor) {
-        let what = format!("choosing the best epoch by `{}`", job.recipe.monitor);
-        return Err(unsupported(
-            &what,
-            "it is not measured for one class an image; `accuracy` and `loss` are",
-        ));
-    }
     for phase in &job.phases {
         rule(&phase.optimizer, None)?;
-        if phase.clip.is_some() {
-            return Err(unsupported("clipping gradients", "sessions cannot scale gradients yet"));
-        }
+        phase.clip.map(clip).transpose()?;
     }
     job.recipe.augment.train.check().map_err(defrost_data::Error::from)?;
     Pipeline::check(&job.eval).map_err(defrost_data::Error::from)?;
     Ok(())
-}
-
-/// Whether a classification measures it.
-const fn measurable(metric: Metric) -> bool {
-    !matches!(metric, Metric::Mae | Metric::R2)
 }

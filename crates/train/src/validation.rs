@@ -1,5 +1,10 @@
-//! What the best model makes of the validation part: the schema of `validation.json`, and the scores in it.
+//! What the best model makes of the validation part: the schema of `validation.json`. [`Outputs::validation`] fills it.
+//!
+//! [`Outputs::validation`]: crate::Outputs::validation
 
+use std::collections::BTreeMap;
+
+use defrost_policy::{Metric, Task};
 use serde::{Deserialize, Serialize};
 
 /// How many images [`Validation::worst`] names at most.
@@ -9,7 +14,7 @@ pub const CONFUSED: usize = 32;
 
 /// The answer of one model to every image of a validation part: `validation.json`.
 ///
-/// Classes are named by their place in [`Validation::classes`].
+/// Classes are named by their place in [`Validation::classes`]. What belongs to another task is absent or empty.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Validation {
     /// The version of this format, [`FORMAT`](crate::FORMAT).
@@ -18,32 +23,66 @@ pub struct Validation {
     pub checkpoint: String,
     /// The epoch it is from, counted from 0 over all phases; absent where none was trained.
     pub epoch: Option<usize>,
-    /// The classes' names in the order of the network's outputs.
+    /// What was asked of the network.
+    #[serde(default)]
+    pub task: Task,
+    /// The names of the classes, the labels, or the numbers, in the order of the network's outputs.
     pub classes: Vec<String>,
     /// Images.
     pub images: usize,
     /// The mean loss, without label smoothing or class weights.
     pub loss: f64,
-    /// Part of the images that were right.
-    pub accuracy: f64,
+    /// Every metric of the task by the name it has in a recipe.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, f64>,
+    /// Part of the images that were right; of several labels an image, those with every label right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
     /// Part of the images whose class is among the five most likely; absent with five classes or fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top5: Option<f64>,
     /// Mean precision over the classes.
-    pub precision: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<f64>,
     /// Mean recall over the classes.
-    pub recall: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recall: Option<f64>,
     /// Mean F1 over the classes.
-    pub f1: f64,
-    /// `confusion[truth][prediction]`: images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub f1: Option<f64>,
+    /// `confusion[truth][prediction]`: images of one class each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Vec<usize>>,
-    /// The scores of each class, in the order of the classes.
+    /// The scores of each class or label, in the order of the classes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_class: Vec<ClassScore>,
-    /// Every image, in the data set's order.
+    /// The errors of each number, in the order of the classes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub per_value: Vec<ValueScore>,
+    /// Every image of one class, in the data set's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub predictions: Vec<Prediction>,
-    /// The places in `predictions` of wrong answers, the most confident one first; at most [`WORST`].
+    /// Every image of several labels, in the data set's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labelled: Vec<Labelled>,
+    /// Every image of a regression, in the data set's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measured: Vec<Measured>,
+    /// The places of the worst answers, the worst first; at most [`WORST`]. Of one class: wrong answers, the most confident
+    /// one first. Of several labels: those with a wrong label, by their loss. Of numbers: by their distance from the truth
+    /// in standard deviations of each number.
+    #[serde(default)]
     pub worst: Vec<usize>,
     /// Pairs of classes that are taken for one another, the most frequent first; at most [`CONFUSED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confused: Vec<Confused>,
+}
+
+impl Validation {
+    /// The value of a metric.
+    pub fn metric(&self, metric: Metric) -> Option<f64> {
+        self.metrics.get(metric.name()).copied()
+    }
 }
 
 /// The scores of one class. Zero where nothing could be divided by (scikit-learn's `zero_division=0`).
@@ -63,9 +102,32 @@ pub struct ClassScore {
     pub recall: f64,
     /// The harmonic mean of the two.
     pub f1: f64,
+    /// Average precision of its probability; absent where no image is of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average_precision: Option<f64>,
+    /// Area under the curve of its probability; absent where no image or every image is of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auc: Option<f64>,
 }
 
-/// The answer to one image.
+/// The errors of one number of a regression, in its unit.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct ValueScore {
+    /// The number's name.
+    pub name: String,
+    /// Mean absolute error.
+    pub mae: f64,
+    /// Root of the mean squared error.
+    pub rmse: f64,
+    /// Coefficient of determination.
+    pub r2: f64,
+    /// The mean of the truths.
+    pub mean: f64,
+    /// Their standard deviation.
+    pub std: f64,
+}
+
+/// The answer to one image of one class.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Prediction {
     /// The image: its path below the data set's folder, or `#7` for the eighth of an array.
@@ -80,6 +142,48 @@ pub struct Prediction {
     pub truth_confidence: f32,
 }
 
+/// The answer to one image of several labels.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Labelled {
+    /// The image, as in [`Prediction::path`].
+    pub path: String,
+    /// Its loss.
+    pub loss: f32,
+    /// The labels that it has or is said to have, in the order of the classes.
+    pub labels: Vec<LabelAnswer>,
+}
+
+impl Labelled {
+    /// Whether every label is right.
+    pub fn is_right(&self) -> bool {
+        self.labels.iter().all(|l| l.truth == l.said)
+    }
+}
+
+/// One label of an image.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct LabelAnswer {
+    /// The label.
+    pub class: usize,
+    /// Whether the image has it.
+    pub truth: bool,
+    /// Whether the network says so: a probability above one half.
+    pub said: bool,
+    /// Its probability.
+    pub probability: f32,
+}
+
+/// The answer to one image of a regression, in the data's units.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Measured {
+    /// The image, as in [`Prediction::path`].
+    pub path: String,
+    /// Its numbers.
+    pub truth: Vec<f32>,
+    /// The answers.
+    pub prediction: Vec<f32>,
+}
+
 /// Images of one class taken for another.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Confused {
@@ -89,73 +193,4 @@ pub struct Confused {
     pub prediction: usize,
     /// How many.
     pub images: usize,
-}
-
-/// The scores of each class from `confusion[truth][prediction]`.
-pub fn class_scores(classes: &[String], confusion: &[Vec<usize>]) -> Vec<ClassScore> {
-    let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
-    let score = |(i, class): (usize, &String)| {
-        let images: usize = confusion[i].iter().sum();
-        let predicted: usize = confusion.iter().map(|row| row[i]).sum();
-        let hits = confusion[i][i];
-        let (precision, recall) = (ratio(hits as f64, predicted as f64), ratio(hits as f64, images as f64));
-        let f1 = ratio(2.0 * hits as f64, (images + predicted) as f64);
-        ClassScore { class: class.clone(), images, predicted, hits, precision, recall, f1 }
-    };
-    classes.iter().enumerate().map(score).collect()
-}
-
-/// The pairs off the diagonal, the most frequent first, at most [`CONFUSED`].
-pub fn most_confused(confusion: &[Vec<usize>]) -> Vec<Confused> {
-    let rows = confusion.iter().enumerate();
-    let pairs = rows.flat_map(|(truth, row)| {
-        row.iter().enumerate().map(move |(prediction, &images)| Confused { truth, prediction, images })
-    });
-    let mut pairs: Vec<_> = pairs.filter(|p| p.truth != p.prediction && p.images > 0).collect();
-    pairs.sort_by_key(|p| (std::cmp::Reverse(p.images), p.truth, p.prediction));
-    pairs.truncate(CONFUSED);
-    pairs
-}
-
-/// The places of wrong answers, the most confident one first, at most [`WORST`].
-pub fn worst_mistakes(predictions: &[Prediction]) -> Vec<usize> {
-    let mut wrong: Vec<_> =
-        (0..predictions.len()).filter(|&i| predictions[i].prediction != predictions[i].truth).collect();
-    wrong.sort_by(|&a, &b| predictions[b].confidence.total_cmp(&predictions[a].confidence).then(a.cmp(&b)));
-    wrong.truncate(WORST);
-    wrong
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scores_are_scikit_learns() {
-        // sklearn.metrics.precision_recall_fscore_support([0,0,0,1,1,2],[0,0,1,1,1,0], zero_division=0)
-        let names = ["a", "b", "c"].map(String::from);
-        let confusion = vec![vec![2, 1, 0], vec![0, 2, 0], vec![1, 0, 0]];
-        let scores = class_scores(&names, &confusion);
-        let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
-        assert!(near(scores[0].precision, 2.0 / 3.0) && near(scores[0].recall, 2.0 / 3.0));
-        assert!(
-            near(scores[1].precision, 2.0 / 3.0) && near(scores[1].recall, 1.0) && near(scores[1].f1, 0.8)
-        );
-        assert_eq!((scores[2].precision, scores[2].recall, scores[2].f1), (0.0, 0.0, 0.0));
-        let confused = most_confused(&confusion);
-        assert_eq!(confused.len(), 2);
-        assert_eq!(confused[0], Confused { truth: 0, prediction: 1, images: 1 });
-    }
-
-    #[test]
-    fn the_most_confident_mistake_comes_first() {
-        let p = |truth, prediction, confidence| Prediction {
-            truth,
-            prediction,
-            confidence,
-            ..Prediction::default()
-        };
-        let all = [p(0, 1, 0.5), p(1, 1, 0.99), p(0, 2, 0.9)];
-        assert_eq!(worst_mistakes(&all), [2, 0]);
-    }
 }

@@ -4,6 +4,7 @@ mod export;
 mod folder;
 mod interrupt;
 mod pull;
+mod table;
 mod usage;
 mod weights;
 

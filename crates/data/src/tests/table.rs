@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use tempfile::{TempDir, tempdir};
 
 use super::{png, write};
-use crate::{Columns, Dataset, Error, Layout, NO_LABEL, Options, Splits, TableOptions, TargetKind, Warning};
+use crate::{
+    Columns, Dataset, Error, Hints, Layout, NO_LABEL, Options, Splits, TableOptions, TargetKind, Warning,
+};
 
 /// 20 images `img/0.png ...` and a table.
 fn table(text: &str) -> (TempDir, PathBuf) {
@@ -140,6 +142,12 @@ fn tables_that_do_not_fit_name_the_place() {
     for (table, options, parts) in [
         (good.replace("img/3.png,b", "img/3.png,"), plain.clone(), ["line 5", "`img/3.png` has no label"]),
         (good.replace("img/3.png,b", "img/3.png"), plain.clone(), ["line 5", "fields"]),
+        (
+            rows("image,label", |i| format!("{i}.5")),
+            plain.clone(),
+            ["20 different numbers for 20", "t4-regression"],
+        ),
+        (good.replace("img/", "jpg/"), plain.clone(), ["no image can be used", "--images"]),
         (good.replace("img/3.png", "img/2.png"), plain.clone(), ["line 5", "is in line 4 already"]),
         ("image,label\n".into(), plain.clone(), ["line 1", "no rows"]),
         (
@@ -159,4 +167,86 @@ fn tables_that_do_not_fit_name_the_place() {
     }
     let nowhere = Splits::open_table("no/table.csv".as_ref(), &plain, &Options::default());
     assert!(matches!(nowhere, Err(Error::NotFound { .. })));
+}
+
+/// What is found in a table of which nothing is said.
+fn found(text: &str, hints: &Hints) -> Result<TableOptions, Error> {
+    let (_folder, path) = table(text);
+    TableOptions::find(&path, hints)
+}
+
+fn hints(kind: TargetKind) -> Hints {
+    Hints::new(kind)
+}
+
+#[test]
+fn columns_are_found_by_their_names_and_cells() {
+    let class = Hints::default();
+    let options = found(
+        &rows("fname;Breed;weight", |i| format!("{};3", ["a", "b"][i % 2])).replace("png,", "png;"),
+        &class,
+    );
+    let options = options.unwrap();
+    assert_eq!((options.image.as_str(), options.delimiter), ("fname", ';'));
+    assert_eq!(options.columns, Columns::Class("Breed".into()));
+    assert_eq!(options.to_string(), "images in `fname`, classes in `Breed`");
+    // The only column that is left, whatever its name; a column of parts by its name and its cells.
+    let options =
+        found(&rows("image,what,is_valid", |i| format!("x{},{}", i % 2, i % 3 == 0)), &class).unwrap();
+    assert_eq!((options.columns, options.part.as_deref()), (Columns::Class("what".into()), Some("is_valid")));
+    let split = rows("image,what,split", |i| format!("x,{i}"));
+    assert!(
+        found(&split, &class).unwrap_err().to_string().contains("`image`, `what`, `split`"),
+        "no parts, so two columns"
+    );
+    let ignored = Hints { ignore_part: true, targets: vec!["split".into()], ..class };
+    assert_eq!(found(&split, &ignored).unwrap().columns, Columns::Class("split".into()));
+
+    let labels = hints(TargetKind::Classes);
+    let tags = |text: &str| match found(text, &labels).unwrap().columns {
+        Columns::Tags { column, separator } => (column, separator),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(tags(&rows("image,tags", |i| ["red big", "big", ""][i % 3].into())), ("tags".into(), ' '));
+    assert_eq!(tags(&rows("image,tags,note", |_| "sea lion|cat,z".into())), ("tags".into(), '|'));
+    assert_eq!(tags(&rows("image,labels", |_| "\"sea lion, cat\"".into())), ("labels".into(), ','));
+    let columns =
+        found(&rows("image,red,note,big", |i| format!("{},n,{}", i % 2, ["yes", ""][i % 2])), &labels);
+    assert_eq!(columns.unwrap().columns, Columns::Indicators(vec!["red".into(), "big".into()]));
+    let error = found(&rows("image,a,b", |_| "x,y".into()), &labels).unwrap_err().to_string();
+    assert!(error.contains("`--set data.targets=…`") && error.contains("`image`, `a`, `b`"), "{error}");
+
+    let numbers = hints(TargetKind::Values);
+    let columns =
+        found(&rows("image,age,note,size", |i| format!("{i},n,-{i}.5e-1")), &numbers).unwrap().columns;
+    assert_eq!(columns, Columns::Values(vec!["age".into(), "size".into()]));
+    assert!(found(&rows("image,age", |_| "old".into()), &numbers).is_err());
+    // Of two columns with an image's name that which holds files.
+    let columns = found(&rows("path,id,age", |i| format!("{i},7")), &numbers).unwrap();
+    assert_eq!(columns.image, "path");
+    let missing = found(&rows("image,age", |_| "1".into()), &Hints { image: Some("file".into()), ..numbers });
+    assert!(missing.unwrap_err().to_string().contains("no column `file`"));
+    let several = Hints { targets: vec!["a".into(), "b".into()], ..Hints::default() };
+    let error = found(&rows("image,a,b", |_| "x,y".into()), &several).unwrap_err().to_string();
+    assert!(error.contains("binary_cross_entropy"), "{error}");
+}
+
+#[test]
+fn identifiers_stand_for_files_and_folders_are_given() {
+    let (folder, path) =
+        table(&rows("image,label", |i| ["a", "b"][i % 2].into()).replace(".png", "").replace("img/", ""));
+    let hints = Hints { folder: Some(folder.path().join("img")), ..Hints::default() };
+    let options = TableOptions::find(&path, &hints).unwrap();
+    let splits = Splits::open_table(&path, &options, &Options::default()).unwrap();
+    assert_eq!((splits.train.len() + splits.val.len(), splits.skipped.len()), (20, 0));
+}
+
+#[test]
+fn a_rare_label_is_learned() {
+    for rare in 0..20 {
+        let text = rows("image,tags", |i| if i == rare { "common rare".into() } else { "common".into() });
+        let columns = Columns::Tags { column: "tags".into(), separator: ' ' };
+        let splits = open(&text, &TableOptions { columns, ..TableOptions::default() }).unwrap();
+        assert_eq!(splits.train.class_counts()[1], 1, "{rare}");
+    }
 }

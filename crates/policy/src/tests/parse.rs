@@ -4,7 +4,8 @@ use defrost_augment::{ColorJitter, Op, RandomResizedCrop, Rotate};
 
 use super::nets;
 use crate::{
-    Adam, Head, Loss, Lr, Optimizer, PhaseSpec, Recipe, RecipeErrorKind, Schedule, Selector, Start, recipes,
+    Adam, Head, Loss, Lr, Metric, Optimizer, PhaseSpec, Recipe, RecipeErrorKind, Schedule, Selector, Start,
+    recipes,
 };
 
 const SMALL: &str = "[[phase]]\nname = \"a\"\nepochs = 5\ntrain = \"head\"\n";
@@ -179,6 +180,19 @@ fn types_and_ranges_are_told_with_line() {
     assert!(e.starts_with("line 4, `augment.cutmix`") && e.contains("mixup"), "{e}");
     let e = error(&format!("{labels}monitor = \"map\"\n[data]\nbalance = true\n{SMALL}"));
     assert!(e.starts_with("line 4, `data.balance`"), "{e}");
+}
+
+#[test]
+fn a_loss_of_another_task_brings_its_metric() {
+    let mut recipe = Recipe::named("p4").unwrap();
+    recipe.early_stopping.as_mut().unwrap().metric = Metric::Accuracy;
+    recipe.set("loss", "huber").unwrap();
+    assert_eq!((recipe.monitor, recipe.early_stopping.as_ref().unwrap().metric), (Metric::Mae, Metric::Loss));
+    recipe.set("monitor", "r2").unwrap();
+    recipe.set("loss.delta", "2.0").unwrap();
+    assert_eq!(recipe.monitor, Metric::R2, "the same task keeps what it watches");
+    recipe.set("loss", "binary_cross_entropy").unwrap();
+    assert_eq!(recipe.monitor, Metric::Map);
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn numbers(run: &Run) -> Markup {
                         th scope="row" { (e.global_epoch + 1) }
                         td { (e.phase + 1) }
                         td { (say::number(e.train_loss)) }
-                        @if accuracy { td { (say::percent(e.train_accuracy)) } }
+                        @if accuracy { td { (e.train_accuracy.map_or_else(|| "–".into(), say::percent)) } }
                         td { (number(e.val_loss)) }
                         @if accuracy { td { (e.val_accuracy.map_or_else(|| "–".into(), say::percent)) } }
                         @for m in &metrics { td { (number(e.metrics.get(*m).copied())) } }

@@ -121,11 +121,11 @@ fn facts(run: &Run) -> Markup {
         let hits = v.per_class.iter().map(|c| c.hits).sum();
         let (low, high) = say::wilson(hits, v.images);
         let interval = format!("{1:.1} to {2:.1}{0}%, 95{0}% sure", say::NBSP, low * 100.0, high * 100.0);
-        facts.push(("Accuracy", say::percent(v.accuracy), interval));
+        facts.push(("Accuracy", say::percent(v.accuracy.unwrap_or(0.0)), interval));
         if let Some(top5) = v.top5 {
             facts.push(("Top 5", say::percent(top5), "among the five likeliest".into()));
         }
-        facts.push(("Mean F1", say::percent(v.f1), "over the classes".into()));
+        facts.extend(v.f1.map(|f1| ("Mean F1", say::percent(f1), "over the classes".into())));
     }
     if let Some(v) = v {
         facts.push(("Validation loss", say::number(v.loss), String::new()));

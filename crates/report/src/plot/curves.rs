@@ -69,7 +69,7 @@ fn draw_loss(run: &Run, ground: &Ground<'_>) -> Result<()> {
 fn draw_accuracy(run: &Run, ground: &Ground<'_>) -> Result<()> {
     let curves = [
         curve("validation", theme::GOOD, 2.0, run, |e| e.val_accuracy),
-        curve("training", theme::BAD, 1.5, run, |e| Some(e.train_accuracy)),
+        curve("training", theme::BAD, 1.5, run, |e| e.train_accuracy),
     ];
     let (low, high) = extent(&curves).unwrap_or((0.0, 1.0));
     let air = ((high - low) * 0.12).max(0.02);

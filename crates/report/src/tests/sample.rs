@@ -56,16 +56,17 @@ impl Sample {
             classes: self.classes.clone(),
             images: predictions.len(),
             loss: 0.412,
-            accuracy: hits as f64 / predictions.len() as f64,
+            accuracy: Some(hits as f64 / predictions.len() as f64),
             top5: (n > 5).then_some(0.95),
-            precision: mean(|c| c.precision),
-            recall: mean(|c| c.recall),
-            f1: mean(|c| c.f1),
+            precision: Some(mean(|c| c.precision)),
+            recall: Some(mean(|c| c.recall)),
+            f1: Some(mean(|c| c.f1)),
             confused: most_confused(&confusion),
             worst: worst_mistakes(&predictions),
             confusion,
             per_class,
             predictions,
+            ..Validation::default()
         }
     }
 
@@ -102,6 +103,7 @@ impl Sample {
             model: "mobilenet_v2".into(),
             device: "cpu, 2 threads".into(),
             seed: 7,
+            task: Default::default(),
             classes: self.classes.len(),
             train_images: 4 * self.classes.len() * self.images,
             val_images: self.classes.len() * self.images,
@@ -152,9 +154,10 @@ impl Sample {
                     epoch,
                     global_epoch,
                     train_loss: 2.4 / t.powf(0.7),
-                    train_accuracy: 1.0 - 0.6 / t.sqrt(),
+                    train_accuracy: Some(1.0 - 0.6 / t.sqrt()),
                     val_loss: Some(2.0 / t.powf(0.5) + 0.05 * Self::noise(global_epoch)),
                     val_accuracy: Some(0.82 - 0.4 / t),
+                    grad_norm: None,
                     metrics: [("top5", 0.9), ("drift.features.0", 0.001 * t), ("drift.classifier", 0.01 * t)]
                         .map(|(k, v)| (k.to_owned(), v))
                         .into(),
@@ -175,6 +178,7 @@ impl Sample {
             best_phase,
             loss: Some(0.412),
             accuracy: Some(0.78),
+            value: Some(0.78),
             metric,
             epochs: head + all,
             seconds: 130.2,

@@ -1,5 +1,6 @@
 //! Runs of a tiny network on the CPU.
 
 mod resume;
+mod tasks;
 mod tiny;
 mod train;

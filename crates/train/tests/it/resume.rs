@@ -61,7 +61,7 @@ fn result(path: &Path, outcome: &Outcome) -> impl PartialEq + std::fmt::Debug + 
     (weights(&folder, "last"), weights(&folder, "best"), measured, outcome.validation.clone())
 }
 
-fn check(job: &Job, stops: impl IntoIterator<Item = Vec<usize>>) {
+pub(crate) fn check(job: &Job, stops: impl IntoIterator<Item = Vec<usize>>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("whole");
     let want = result(&path, &fit(job, &path));

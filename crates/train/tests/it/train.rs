@@ -41,7 +41,7 @@ fn a_run_learns_and_leaves_everything_behind() {
     let validation = folder.validation().unwrap();
     let best = &outcome.history[done.best_epoch.unwrap()];
     assert!(best.best);
-    assert_eq!(Some(validation.accuracy), best.val_accuracy);
+    assert_eq!(validation.accuracy, best.val_accuracy);
     assert_eq!(Some(validation.loss), best.val_loss);
     assert_eq!(validation.confusion.iter().flatten().sum::<usize>(), 21);
     assert_eq!(validation.classes, tiny::CLASSES);
