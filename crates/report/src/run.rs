@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
+use defrost_policy::Task;
 use defrost_train::{
     Decision, Done, Epoch, Event, LrFind, PhaseStart, StageState, Start, Stopped, Thaw, Validation,
 };
@@ -28,6 +29,8 @@ pub(crate) struct Run {
     pub(crate) recipe_table: toml::Table,
     /// How the run came to be.
     pub(crate) origin: Origin,
+    /// The folder that a table's paths are relative to.
+    pub(crate) images: Option<PathBuf>,
     pub(crate) classes: Vec<String>,
     pub(crate) start: Option<Start>,
     /// How often it was resumed.
@@ -77,10 +80,11 @@ impl Run {
             }
         }
         if run.origin.data.is_none() {
-            run.origin.data = data_folder(folder)?;
+            run.origin.data = data_folder(folder, "path")?;
         }
+        run.images = data_folder(folder, "images")?;
         if run.origin.command.is_empty() {
-            run.origin.command = command(folder, run.origin.data.as_deref());
+            run.origin.command = command(folder, run.origin.data.as_deref(), run.images.as_deref());
         }
         run.hash(folder)?;
         if let Some(classes) = text(&folder.join("classes.json"))? {
@@ -207,6 +211,12 @@ impl Run {
             .unwrap_or("the network")
     }
 
+    /// What was asked of the network.
+    pub(crate) fn task(&self) -> Task {
+        let started = self.start.as_ref().map(|s| s.task);
+        self.validation.as_ref().map(|v| v.task).or(started).unwrap_or_default()
+    }
+
     /// The epoch whose weights are kept as the best.
     pub(crate) fn best(&self) -> Option<&Epoch> {
         let done = self.done.as_ref().and_then(|d| d.best_epoch);
@@ -259,7 +269,10 @@ impl Run {
     /// Where the file of a validation image may be.
     pub(crate) fn image(&self, path: &str, data: Option<&Path>) -> Option<PathBuf> {
         let below = Path::new(path);
-        let roots = data.into_iter().chain(self.origin.data.as_deref());
+        // A table's paths are relative to the folder of its images, else to its own.
+        let own = self.origin.data.as_deref();
+        let beside = own.filter(|data| data.is_file()).and_then(Path::parent);
+        let roots = data.into_iter().chain(self.images.as_deref()).chain(own).chain(beside);
         let places = roots.flat_map(|r| [r.join(below), r.join("val").join(below)]);
         places.chain([below.to_owned()]).find(|p| p.is_file())
     }
@@ -283,18 +296,19 @@ fn text(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The folder of images as the run's `data.json` has it, where nobody wrote an [`Origin`].
-fn data_folder(run: &Path) -> Result<Option<PathBuf>> {
+/// A path of the run's `data.json`: `path` is the folder of images or their table, where nobody wrote an [`Origin`]; `images`
+/// the folder that a table's paths are relative to.
+fn data_folder(run: &Path, key: &str) -> Result<Option<PathBuf>> {
     let json = text(&run.join("data.json"))?.and_then(|t| serde_json::from_str::<Value>(&t).ok());
-    let path = |key: &str| json.as_ref().and_then(|j| j.get(key)?.as_str().map(PathBuf::from));
-    Ok(path("path"))
+    Ok(json.as_ref().and_then(|j| j.get(key)?.as_str().map(PathBuf::from)))
 }
 
 /// The command that decides the same again, from the recipe that the run wrote.
-fn command(run: &Path, data: Option<&Path>) -> String {
+fn command(run: &Path, data: Option<&Path>, images: Option<&Path>) -> String {
     let recipe = run.join("recipe.toml");
+    let images = images.map_or(String::new(), |i| format!(" --images {}", quoted(i)));
     match data.filter(|_| recipe.is_file()) {
-        Some(data) => format!("defrost train {} --recipe {}", quoted(data), quoted(&recipe)),
+        Some(data) => format!("defrost train {}{images} --recipe {}", quoted(data), quoted(&recipe)),
         None => String::new(),
     }
 }
@@ -326,6 +340,9 @@ fn known(line: &Value) -> bool {
 /// A validation whose parts fit one another, so that nothing below has to look again.
 fn checked(mut v: Validation) -> std::result::Result<Validation, String> {
     let n = v.classes.len();
+    if v.task != Task::Classification {
+        return Ok(answers(v));
+    }
     if v.confusion.len() != n || v.confusion.iter().any(|row| row.len() != n) {
         // Regression has no classes; what is not square says nothing.
         if n > 0 && !v.confusion.is_empty() {
@@ -345,4 +362,22 @@ fn checked(mut v: Validation) -> std::result::Result<Validation, String> {
     v.confused = defrost_train::most_confused(&v.confusion);
     v.per_class = defrost_train::class_scores(&v.classes, &v.confusion);
     Ok(v)
+}
+
+/// The same for several labels an image and for numbers.
+fn answers(v: Validation) -> Validation {
+    let n = v.classes.len();
+    let labels = |l: &defrost_train::Labelled| l.labels.iter().all(|a| a.class < n);
+    let values = |m: &defrost_train::Measured| m.truth.len() == n && m.prediction.len() == n;
+    let whole = v.labelled.iter().all(labels) && v.measured.iter().all(values);
+    let images = if !whole { 0 } else { v.labelled.len().max(v.measured.len()) };
+    Validation {
+        per_class: if v.per_class.len() == n { v.per_class } else { Vec::new() },
+        per_value: if v.per_value.len() == n && whole { v.per_value } else { Vec::new() },
+        worst: v.worst.into_iter().filter(|&i| i < images).collect(),
+        confusion: Vec::new(),
+        predictions: Vec::new(),
+        confused: Vec::new(),
+        ..v
+    }
 }

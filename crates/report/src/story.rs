@@ -1,6 +1,7 @@
 //! What one would say aloud about a run.
 
-use defrost_train::{Confused, Validation};
+use defrost_policy::{Metric, Task};
+use defrost_train::{Confused, Epoch, Validation};
 
 use crate::run::Run;
 use crate::say;
@@ -55,13 +56,26 @@ pub(crate) fn headline(run: &Run) -> Headline {
     let part =
         |before: String, number: String, after: &str| Headline { before, number, after: after.to_owned() };
     if let Some(v) = run.validation.as_ref().filter(|v| v.images > 0) {
-        if v.confusion.is_empty() {
-            let images = say::count(v.images as u64);
-            return part(
-                format!("{model} reaches a loss of "),
-                say::number(v.loss),
-                &format!(" on {images} validation pictures."),
-            );
+        let images = say::count(v.images as u64);
+        match (v.task, v.metric(v.task.headline())) {
+            (Task::MultiLabel, Some(map)) => {
+                let labels = say::things(v.classes.len(), "label", "labels");
+                let after = format!(" for {labels} on {images} validation pictures.");
+                return part(format!("{model} has a mean average precision of "), say::percent(map), &after);
+            }
+            (Task::Regression, Some(mae)) => {
+                let what = match &v.classes[..] {
+                    [only] => format!("in {only} "),
+                    several => format!("over {} numbers ", several.len()),
+                };
+                let after = format!(" on average {what}on {images} validation pictures.");
+                return part(format!("{model} is off by "), say::number(mae), &after);
+            }
+            _ if v.confusion.is_empty() => {
+                let after = format!(" on {images} validation pictures.");
+                return part(format!("{model} reaches a loss of "), say::number(v.loss), &after);
+            }
+            _ => {}
         }
         let after = format!(" of {} validation pictures.", say::count(v.images as u64));
         let classes = v.classes.len();
@@ -73,6 +87,11 @@ pub(crate) fn headline(run: &Run) -> Headline {
     }
     let images = run.start.as_ref().map_or(0, |s| s.val_images);
     match run.best().or_else(|| run.epochs.values().next_back()) {
+        Some(e) if run.task() != Task::Classification && measured(run, e).is_some() => {
+            let (name, value) = measured(run, e).unwrap_or_default();
+            let so_far = if run.done.is_some() { "." } else { " so far." };
+            part(format!("{model} has a validation {name} of "), value, so_far)
+        }
         Some(e) => match (e.val_accuracy, e.val_loss) {
             (Some(accuracy), _) => {
                 let classes = run.start.as_ref().map_or(run.classes.len(), |s| s.classes);
@@ -92,6 +111,16 @@ pub(crate) fn headline(run: &Run) -> Headline {
             }
         },
         None => part(format!("{model} has not finished "), "an epoch".into(), " yet."),
+    }
+}
+
+/// What says most of an epoch, with its name.
+pub(crate) fn measured(run: &Run, epoch: &Epoch) -> Option<(&'static str, String)> {
+    let metric = |m: Metric| epoch.metrics.get(m.name()).copied();
+    match run.task() {
+        Task::MultiLabel => metric(Metric::Map).map(|v| ("mAP", say::percent(v))),
+        Task::Regression => metric(Metric::Mae).map(|v| ("MAE", say::number(v))),
+        _ => epoch.val_accuracy.map(|v| ("Accuracy", say::percent(v))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The report of made-up runs.
 
+mod answers;
 mod sample;
 
 use std::fs;

@@ -100,9 +100,12 @@ fn pairs(run: &Run, gallery: &Gallery) -> Markup {
     }
 }
 
-/// The scores of every class.
+/// The scores of every class or label.
 pub(super) fn classes(run: &Run) -> Option<Part> {
-    let v = run.validation.as_ref().filter(|v| !v.confusion.is_empty())?;
+    let v = run.validation.as_ref().filter(|v| !v.per_class.is_empty())?;
+    // Of several labels an image, none is taken for another.
+    let several = v.confusion.is_empty();
+    let word = if several { "label" } else { "class" };
     let column = |name: &str, number: bool, sorted: bool| {
         html! {
             th scope="col" .n[number] aria-sort=[sorted.then_some("ascending")] {
@@ -123,8 +126,10 @@ pub(super) fn classes(run: &Run) -> Option<Part> {
         table #class-table .sortable {
             thead {
                 tr {
-                    (column("class", false, false)) (column("pictures", true, false)) (column("recall", true, false))
-                    (column("precision", true, false)) (column("F1", true, true)) (column("mostly taken for", false, false))
+                    (column(word, false, false)) (column("pictures", true, false)) (column("recall", true, false))
+                    (column("precision", true, false)) (column("F1", true, true))
+                    @if several { (column("average precision", true, false)) (column("AUC", true, false)) }
+                    @else { (column("mostly taken for", false, false)) }
                 }
             }
             tbody {
@@ -136,7 +141,11 @@ pub(super) fn classes(run: &Run) -> Option<Part> {
                         (score(c.recall, c.images > 0))
                         (score(c.precision, c.predicted > 0))
                         (score(c.f1, c.images + c.predicted > 0))
-                        td { (taken_for(&v.confusion[i], i).map_or("–", |j| v.classes[j].as_str())) }
+                        @if several {
+                            @for part in [c.average_precision, c.auc] { (score(part.unwrap_or(0.0), part.is_some())) }
+                        } @else {
+                            td { (taken_for(&v.confusion[i], i).map_or("–", |j| v.classes[j].as_str())) }
+                        }
                     }
                 }
             }
@@ -144,16 +153,22 @@ pub(super) fn classes(run: &Run) -> Option<Part> {
     };
     let about = html! {
         "Recall: how many of a class's pictures were found. Precision: how often it is right when it says the class. "
-        "F1 is their harmonic mean. The worst come first; a column's name sorts by it."
+        "F1 is their harmonic mean. "
+        @if several {
+            "A label is said where its probability is above one half; average precision and AUC look at the order of the "
+            "pictures by probability, whatever the threshold. "
+        }
+        "The worst come first; a column's name sorts by it."
     };
     let many = v.classes.len() > SEARCHED;
     let body = html! {
         @if many {
-            label .search { "Find a class " input type="search" data-filter="class-table" autocomplete="off"; }
+            label .search { "Find a " (word) " " input type="search" data-filter="class-table" autocomplete="off"; }
         }
         div .scroll.tall[many] role="region" aria-label="Scores of every class" tabindex="0" { (table) }
     };
-    Some(Part { id: "classes", title: "Classes", about, body })
+    let (id, title) = if several { ("labels", "Labels") } else { ("classes", "Classes") };
+    Some(Part { id, title, about, body })
 }
 
 fn taken_for(row: &[usize], class: usize) -> Option<usize> {

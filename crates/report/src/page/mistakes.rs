@@ -182,6 +182,6 @@ fn frame(v: &Validation, p: &Prediction, shot: &Shot) -> Markup {
     }
 }
 
-fn file(path: &str) -> String {
+pub(super) fn file(path: &str) -> String {
     Path::new(path).file_name().map_or_else(|| path.to_owned(), |n| n.to_string_lossy().into_owned())
 }

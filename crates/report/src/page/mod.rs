@@ -4,6 +4,7 @@
 //! one below runs, known by its hash. So a class that is called `<script>` can do nothing even if escaping failed, which
 //! `maud` does for every value.
 
+mod answers;
 mod confusion;
 mod curves;
 mod mistakes;
@@ -12,6 +13,7 @@ mod training;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use defrost_policy::{Metric, Task};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
@@ -38,7 +40,9 @@ pub(crate) fn page(run: &Run, options: &Options) -> Result<String> {
     parts.extend(curves::part(run)?);
     parts.extend(confusion::matrix(run, &gallery));
     parts.extend(confusion::classes(run));
+    parts.extend(answers::numbers(run)?);
     parts.extend(mistakes::part(run, &gallery));
+    parts.extend(answers::worst(run, options));
     parts.extend(training::part(run)?);
     parts.extend(repeat::data(run));
     parts.extend(repeat::part(run));
@@ -127,10 +131,30 @@ fn facts(run: &Run) -> Markup {
         }
         facts.extend(v.f1.map(|f1| ("Mean F1", say::percent(f1), "over the classes".into())));
     }
+    if let Some(v) = v.filter(|v| v.confusion.is_empty()) {
+        let percent = |m: Metric| v.metric(m).map(say::percent);
+        let number = |m: Metric| v.metric(m).map(say::number);
+        let told = |name, value: Option<String>, more: &str| value.map(|v| (name, v, more.to_owned()));
+        let all = match v.task {
+            Task::Regression => [
+                told("MAE", number(Metric::Mae), "off on average"),
+                told("RMSE", number(Metric::Rmse), ""),
+                told("R²", number(Metric::R2), "of the variance explained"),
+            ],
+            _ => [
+                told("mAP", percent(Metric::Map), "over the labels"),
+                told("Mean F1", percent(Metric::F1), "over the labels"),
+                told("All right", percent(Metric::Accuracy), "every label of a picture"),
+            ],
+        };
+        facts.extend(all.into_iter().flatten());
+    }
     if let Some(v) = v {
         facts.push(("Validation loss", say::number(v.loss), String::new()));
     } else if let Some(e) = run.best() {
-        facts.extend(e.val_accuracy.map(|a| ("Accuracy", say::percent(a), "best so far".into())));
+        if let Some((name, value)) = story::measured(run, e) {
+            facts.push((name, value, "best so far".into()));
+        }
         facts.extend(e.val_loss.map(|l| ("Validation loss", say::number(l), String::new())));
     }
     if let Some(best) = run.best() {

@@ -1,5 +1,8 @@
 //! Loss and accuracy over the epochs, with the phases' grounds and the thaws.
 
+use defrost_policy::{Metric, Task};
+use defrost_train::Epoch;
+
 use super::panel::{Axis, Beside, Panel, short, width};
 use super::{Ground, drawing};
 use crate::run::Run;
@@ -51,9 +54,18 @@ pub(crate) fn both(run: &Run) -> Result<(String, i32, i32)> {
     Ok((svg, width, HEIGHT))
 }
 
-/// Whether there are accuracies: regression has none.
+/// Whether there is anything to draw beside the loss.
 pub(crate) fn draws_accuracy(run: &Run) -> bool {
-    run.epochs.values().any(|e| e.val_accuracy.is_some())
+    run.epochs.values().any(|e| headline(run).1(e).is_some())
+}
+
+/// What says most of a run of its task: its name, and its value in an epoch.
+fn headline(run: &Run) -> (&'static str, fn(&Epoch) -> Option<f64>) {
+    match run.task() {
+        Task::MultiLabel => ("mAP", |e| e.metrics.get(Metric::Map.name()).copied()),
+        Task::Regression => ("MAE", |e| e.metrics.get(Metric::Mae.name()).copied()),
+        _ => ("Accuracy", |e| e.val_accuracy),
+    }
 }
 
 fn draw_loss(run: &Run, ground: &Ground<'_>) -> Result<()> {
@@ -67,15 +79,21 @@ fn draw_loss(run: &Run, ground: &Ground<'_>) -> Result<()> {
 }
 
 fn draw_accuracy(run: &Run, ground: &Ground<'_>) -> Result<()> {
+    let ((title, value), of_classes) = (headline(run), run.task() == Task::Classification);
     let curves = [
-        curve("validation", theme::GOOD, 2.0, run, |e| e.val_accuracy),
-        curve("training", theme::BAD, 1.5, run, |e| e.train_accuracy),
+        curve("validation", theme::GOOD, 2.0, run, value),
+        curve("training", theme::BAD, 1.5, run, |e| e.train_accuracy.filter(|_| of_classes)),
     ];
+    if run.task() == Task::Regression {
+        let top = extent(&curves).map_or(1.0, |(_, high)| high * 1.08);
+        let y = Axis::linear((0.0, top), 6, |v| trimmed(v, 3));
+        return plot(run, ground, title, &curves, &y, say::number);
+    }
     let (low, high) = extent(&curves).unwrap_or((0.0, 1.0));
     let air = ((high - low) * 0.12).max(0.02);
     let range = ((low - air).max(0.0), (high + 1.5 * air).min(1.0));
     let y = Axis::linear(range, 6, |v| format!("{} %", trimmed(v * 100.0, 1)));
-    plot(run, ground, "Accuracy", &curves, &y, say::percent)
+    plot(run, ground, title, &curves, &y, say::percent)
 }
 
 fn plot(
@@ -119,7 +137,7 @@ fn plot(
             Some(o) => (o - py).abs() > 24.0 || (o > py) == above,
             None => true,
         };
-        let natural = title == "Accuracy";
+        let natural = matches!(title, "Accuracy" | "mAP");
         let above = if free(natural) || !free(!natural) { natural } else { !natural };
         let py = if above { py - 11.0 } else { py + 12.0 };
         // Right of the point, where the curve that led to it is not.
@@ -201,10 +219,12 @@ fn loss_words(run: &Run) -> String {
 }
 
 fn accuracy_words(run: &Run) -> String {
-    let value = |e: &defrost_train::Epoch| e.val_accuracy;
+    let (name, value) = headline(run);
+    let say = if name == "MAE" { say::number } else { say::percent };
+    let name = if name == "Accuracy" { "accuracy" } else { name };
     let first = run.epochs.values().find_map(value);
     let last = run.epochs.values().rev().find_map(value);
     let (Some(a), Some(b)) = (first, last) else { return String::new() };
-    let best = run.best().and_then(value).map(|b| format!(", best {}", say::percent(b))).unwrap_or_default();
-    format!("Validation accuracy: from {} to {}{best}.", say::percent(a), say::percent(b))
+    let best = run.best().and_then(value).map(|b| format!(", best {}", say(b))).unwrap_or_default();
+    format!("Validation {name}: from {} to {}{best}.", say(a), say(b))
 }

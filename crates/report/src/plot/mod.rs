@@ -10,6 +10,7 @@ mod drift;
 mod lr_find;
 mod panel;
 mod rates;
+mod scatter;
 
 pub(crate) use calibration::calibration;
 pub(crate) use confusion::{confusion, tint};
@@ -18,6 +19,7 @@ pub(crate) use drift::drift;
 pub(crate) use lr_find::lr_find;
 pub use lr_find::lr_find_svg;
 pub(crate) use rates::rates;
+pub(crate) use scatter::scatter;
 
 use std::fmt::Write as _;
 
