@@ -88,6 +88,8 @@ fn passes() -> Vec<(&'static str, Options)> {
         ("folded and fused", with(|o| (o.fold, o.fuse) = (true, true))),
         ("all passes", Options::default()),
         ("all passes, gradients added up", Options::default().accumulating()),
+        ("computed again", Options::raw().recomputing()),
+        ("all passes, computed again", Options::default().recomputing()),
     ]
 }
 

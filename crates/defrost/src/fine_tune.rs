@@ -8,7 +8,7 @@ use defrost_exec::Engine;
 use defrost_graph::Marking;
 use defrost_plan::{Plan, Purpose};
 use defrost_policy::{Phase, Recipe};
-use defrost_train::{Ending, Job, Options, Outcome, Run, device_loss, rule};
+use defrost_train::{Ending, Job, Options, Outcome, Run, device_loss, passes, rule};
 
 use crate::pictures::{self, Place};
 use crate::{Device, Error, Model, memory};
@@ -152,8 +152,10 @@ impl Prepared {
         let marking = phase.thaws.last().map_or(&phase.marking, |step| &step.marking);
         let batch = recipe.batch_size.min(self.splits.train.len());
         let (loss, state) = (device_loss(&recipe.loss)?, rule(&phase.optimizer, None)?.state());
+        let (graph, room) = (&self.model.graph, memory::room());
         let plan = |batch, marking| {
-            Plan::new(&self.model.graph, marking, batch, Purpose::Train(loss), Default::default())
+            let options = passes(recipe, graph, (phase, marking), batch, Default::default(), room)?;
+            Ok::<_, Error>(Plan::new(graph, marking, batch, Purpose::Train(loss), options)?)
         };
         // The most that the phase will ever train is what must fit.
         memory::check(&phase.name, batch, &|n| {
@@ -184,7 +186,8 @@ impl Prepared {
     ///
     /// # Errors
     /// See [`defrost_train::TrainError`]; the run's files are whole in any case.
-    pub fn train(&self, start: Start, options: Options<'_>) -> Result<Outcome, Error> {
+    pub fn train(&self, start: Start, mut options: Options<'_>) -> Result<Outcome, Error> {
+        options.memory = options.memory.or_else(memory::room);
         let (job, folder, engine) = (self.job(), &self.fine_tune.folder, &*self.engine);
         let outcome = match start {
             Start::Fresh => {

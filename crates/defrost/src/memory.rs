@@ -2,6 +2,11 @@
 
 use crate::Error;
 
+/// Bytes that a phase may take, nine tenths of what is free, where the system says.
+pub(crate) fn room() -> Option<usize> {
+    available().map(|free| free / 10 * 9)
+}
+
 /// Refuses a phase that needs more than nine tenths of the free memory, with the batch that would fit. `need` gives the
 /// bytes for a batch.
 pub(crate) fn check(

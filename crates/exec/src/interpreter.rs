@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use defrost_graph::{Graph, NodeId, Origin, ParamStore, Value};
 use defrost_plan::{Options, Plan, Purpose};
-use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout};
+use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout, call};
 
 use crate::compiled::{Compiled, Place};
 use crate::optimizer::{Optimizer, read};
@@ -32,6 +32,8 @@ pub struct Interpreter<K: Kernels> {
     graph: Arc<Graph>,
     params: Vec<Option<K::Buf>>,
     grads: Vec<Option<K::Buf>>,
+    /// The average of the parameters; empty where there is none.
+    average: Vec<Option<K::Buf>>,
     optimizer: Optimizer<K::Buf>,
     /// Buffers shared by all plans, large ones first.
     slots: Vec<Option<K::Buf>>,
@@ -57,6 +59,7 @@ impl<K: Kernels> Interpreter<K> {
             graph,
             params: buffers,
             grads,
+            average: Vec::new(),
             optimizer: Optimizer::default(),
             slots: Vec::new(),
             slot_lens: Vec::new(),
@@ -317,25 +320,46 @@ impl<K: Kernels> Session for Interpreter<K> {
     }
 
     fn params(&self) -> Result<ParamStore, ExecError> {
-        let mut store = ParamStore::zeros(&self.graph);
-        for (param, buffer) in self.graph.params().iter().zip(&self.params) {
-            store.set(&param.name, self.read(param, buffer)?)?;
-        }
-        Ok(store)
+        self.store(&self.params)
     }
 
     fn set_params(&mut self, params: &ParamStore) -> Result<(), ExecError> {
-        for (param, buffer) in self.graph.params().iter().zip(&mut self.params) {
-            let value = params
-                .get(&param.name)
-                .ok_or_else(|| defrost_graph::GraphError::NoSuchParam { name: param.name.clone() })?;
-            check("parameter", 1, param.len(), value.len())?;
-            let buffer = buffer.as_mut().expect("parameters are in place");
-            self.kernels.upload(param.layout(), value.data(), buffer)?;
-        }
-        self.version += 1;
-        self.loaded = self.version;
+        load(&*self.kernels, &self.graph, params, &mut self.params)?;
+        self.loaded_anew();
         Ok(())
+    }
+
+    fn set_average(&mut self, start: Option<&ParamStore>) -> Result<(), ExecError> {
+        let Some(start) = start else {
+            self.average.clear();
+            return Ok(());
+        };
+        if self.average.is_empty() {
+            let alloc = |p: &defrost_graph::Param| self.kernels.alloc(p.layout()).map(Some);
+            self.average = self.graph.params().iter().map(alloc).collect::<Result<_, _>>()?;
+        }
+        load(&*self.kernels, &self.graph, start, &mut self.average)
+    }
+
+    fn average(&mut self, new: f32) -> Result<(), ExecError> {
+        let pairs = self.params.iter().zip(&mut self.average).zip(self.graph.params());
+        for ((now, mean), param) in pairs {
+            if let (Some(x), Some(out)) = (now, mean) {
+                self.kernels.lerp(call::Lerp { len: param.len(), weight: new, x, out })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn averaged(&self) -> Result<Option<ParamStore>, ExecError> {
+        if self.average.is_empty() { Ok(None) } else { self.store(&self.average).map(Some) }
+    }
+
+    fn swap_average(&mut self) {
+        if !self.average.is_empty() {
+            std::mem::swap(&mut self.params, &mut self.average);
+            self.loaded_anew();
+        }
     }
 
     fn grads(&self) -> Result<Vec<(String, HostTensor)>, ExecError> {
@@ -353,6 +377,21 @@ impl<K: Kernels> Session for Interpreter<K> {
 }
 
 impl<K: Kernels> Interpreter<K> {
+    /// The values of `buffers`, one a parameter.
+    fn store(&self, buffers: &[Option<K::Buf>]) -> Result<ParamStore, ExecError> {
+        let mut store = ParamStore::zeros(&self.graph);
+        for (param, buffer) in self.graph.params().iter().zip(buffers) {
+            store.set(&param.name, self.read(param, buffer)?)?;
+        }
+        Ok(store)
+    }
+
+    /// Counts a change of any weight, frozen or not.
+    const fn loaded_anew(&mut self) {
+        self.version += 1;
+        self.loaded = self.version;
+    }
+
     fn zero_grads(&mut self) -> Result<(), ExecError> {
         for (grad, param) in self.grads.iter_mut().zip(self.graph.params()) {
             if let Some(grad) = grad {
@@ -366,6 +405,23 @@ impl<K: Kernels> Interpreter<K> {
         let buffer = buffer.as_ref().expect("buffers are in place between calls");
         read(&*self.kernels, param, buffer)
     }
+}
+
+/// Writes all of `params` into `buffers`, one a parameter.
+fn load<K: Kernels>(
+    kernels: &K,
+    graph: &Graph,
+    params: &ParamStore,
+    buffers: &mut [Option<K::Buf>],
+) -> Result<(), ExecError> {
+    for (param, buffer) in graph.params().iter().zip(buffers) {
+        let value = params
+            .get(&param.name)
+            .ok_or_else(|| defrost_graph::GraphError::NoSuchParam { name: param.name.clone() })?;
+        check("parameter", 1, param.len(), value.len())?;
+        kernels.upload(param.layout(), value.data(), buffer.as_mut().expect("buffers are in place"))?;
+    }
+    Ok(())
 }
 
 /// All buffers a call may name.

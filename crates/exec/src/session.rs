@@ -241,6 +241,29 @@ pub trait Session {
     /// Weights of another network.
     fn set_params(&mut self, params: &ParamStore) -> Result<(), ExecError>;
 
+    /// Starts an average of weights and buffers from `start`, beside them on the device; `None` drops it.
+    ///
+    /// # Errors
+    /// No room; weights of another network.
+    fn set_average(&mut self, start: Option<&ParamStore>) -> Result<(), ExecError>;
+
+    /// Takes the current weights and buffers into their average: each value moves towards the current one by the part
+    /// `new` of what lies between (PyTorch's `lerp`). Without an average nothing happens.
+    ///
+    /// # Errors
+    /// A lost device.
+    fn average(&mut self, new: f32) -> Result<(), ExecError>;
+
+    /// The average of the weights and buffers, where there is one.
+    ///
+    /// # Errors
+    /// A lost device.
+    fn averaged(&self) -> Result<Option<ParamStore>, ExecError>;
+
+    /// Exchanges weights and buffers with their average, so that what is evaluated is the average; a second call undoes
+    /// it. Without an average nothing happens.
+    fn swap_average(&mut self);
+
     /// The gradients of the last step, as clipped if they were, by parameter name, in the table's order.
     ///
     /// # Errors

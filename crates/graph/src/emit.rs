@@ -106,6 +106,8 @@ pub enum Pass {
     Forward,
     /// The loss and its gradient.
     Loss,
+    /// Forward once more: what the backward pass reads and nobody kept.
+    Recompute,
     /// Backward.
     Backward,
 }
@@ -177,6 +179,8 @@ pub struct Emitter<'g> {
     batch: usize,
     training: bool,
     accumulate_params: bool,
+    /// Whether what is emitted forward was emitted before.
+    again: bool,
     values: Values,
     instructions: Vec<Instruction>,
     params: HashMap<ParamId, Value>,
@@ -214,6 +218,7 @@ impl<'g> Emitter<'g> {
             batch,
             training,
             accumulate_params,
+            again: false,
             values,
             instructions: Vec::new(),
             params: HashMap::new(),
@@ -230,6 +235,20 @@ impl<'g> Emitter<'g> {
     /// Emits a node's forward calls. Its inputs must have been emitted.
     pub fn forward(&mut self, node: NodeId) {
         self.graph.node(node).op.forward(&mut Forward { emitter: self, node });
+    }
+
+    /// Emits the forward calls of `nodes`, which are in topological order, once more: what is emitted from here on reads
+    /// new values, so that the old ones need not be kept until the backward pass. The new calls compute the same bits and
+    /// leave running statistics alone. What ops save beside their outputs, a few numbers a channel, stays as it was.
+    pub fn recompute(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
+        self.again = true;
+        for node in nodes {
+            self.outputs[node.index()] = None;
+            let saved = std::mem::take(&mut self.saved[node.index()]);
+            self.forward(node);
+            self.saved[node.index()] = saved;
+        }
+        self.again = false;
     }
 
     /// Emits the loss over the network's output, with its gradient where something trains.
@@ -342,9 +361,13 @@ impl Forward<'_, '_> {
         self.emitter.training
     }
 
-    /// What this normalisation does with statistics in this phase.
+    /// What this normalisation does with statistics in this phase, here.
     pub fn statistics(&self) -> Statistics {
-        if self.emitter.training { self.emitter.marking.statistics(self.node) } else { Statistics::Running }
+        match self.emitter.marking.statistics(self.node) {
+            _ if !self.emitter.training => Statistics::Running,
+            Statistics::BatchUpdating if self.emitter.again => Statistics::Batch,
+            statistics => statistics,
+        }
     }
 
     /// How many inputs there are.
@@ -399,8 +422,8 @@ impl Forward<'_, '_> {
 
     /// Adds a call.
     pub fn push(&mut self, call: impl Into<Call<Value, Value>>) {
-        let instruction = Instruction { call: call.into(), node: self.node, pass: Pass::Forward };
-        self.emitter.instructions.push(instruction);
+        let pass = if self.emitter.again { Pass::Recompute } else { Pass::Forward };
+        self.emitter.instructions.push(Instruction { call: call.into(), node: self.node, pass });
     }
 }
 

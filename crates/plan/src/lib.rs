@@ -12,6 +12,7 @@ mod fold;
 mod fuse;
 mod need;
 mod plan;
+mod recompute;
 mod slots;
 mod table;
 mod uses;

@@ -7,7 +7,7 @@ use defrost_graph::{
 };
 use defrost_tensor::Shape4;
 
-use crate::{Slots, cost, cut, fold, fuse, need, slots};
+use crate::{Slots, cost, cut, fold, fuse, need, recompute, slots};
 
 /// What a plan is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,7 +25,8 @@ pub enum Purpose {
     Stages,
 }
 
-/// Which optional passes run. All but `accumulate` change memory and time, never a result by more than rounding.
+/// Which optional passes run. All but `accumulate` change memory and time, never a result by more than rounding; `share` and
+/// `recompute` not by a bit.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub struct Options {
@@ -35,20 +36,28 @@ pub struct Options {
     pub fuse: bool,
     /// Let values share buffers by lifetime.
     pub share: bool,
+    /// Compute again in the backward pass what it reads, where that takes less memory than keeping it.
+    pub recompute: bool,
     /// Add gradients of parameters to what is there (several small batches to one step).
     pub accumulate: bool,
 }
 
 impl Default for Options {
+    /// Everything that costs no time.
     fn default() -> Self {
-        Self { fold: true, fuse: true, share: true, accumulate: false }
+        Self { fold: true, fuse: true, share: true, recompute: false, accumulate: false }
     }
 }
 
 impl Options {
     /// No optional pass: each op's calls as they are, each value in a buffer of its own.
     pub fn raw() -> Self {
-        Self { fold: false, fuse: false, share: false, accumulate: false }
+        Self { fold: false, fuse: false, share: false, recompute: false, accumulate: false }
+    }
+
+    /// With the least memory, at the price of up to one more forward pass.
+    pub fn recomputing(self) -> Self {
+        Self { recompute: true, ..self }
     }
 
     /// With gradients added up.
@@ -140,6 +149,32 @@ impl Plan {
         if let Purpose::Train(loss) = purpose {
             check_loss(loss)?;
         }
+        let kept = Self::compile(graph, marking, batch, purpose, options, &[]);
+        if !options.recompute || !training {
+            return Ok(kept);
+        }
+        let ends = recompute::ends(graph, kept.cut, &ancestors(graph, graph.output()));
+        let choices = recompute::choices(graph, kept.cut, &ends);
+        let plans = choices.iter().map(|ends| Self::compile(graph, marking, batch, purpose, options, ends));
+        // Where slots are not shared, nothing is saved by computing again: the first way is as good as any.
+        let least = plans.min_by_key(|plan| plan.slots.total());
+        match least {
+            Some(plan) if plan.slots.total() < kept.slots.total() || !options.share => Ok(plan),
+            _ => Ok(kept),
+        }
+    }
+
+    /// Compiles a plan that keeps, of what the nodes up to the last of `ends` compute behind the cut, the values of `ends`
+    /// and computes the rest again. Without `ends`, everything is kept.
+    fn compile(
+        graph: &Graph,
+        marking: &Marking,
+        batch: usize,
+        purpose: Purpose,
+        options: Options,
+        ends: &[NodeId],
+    ) -> Self {
+        let training = matches!(purpose, Purpose::Train(_));
         let mut log = Vec::new();
         let cut = cut::cut(graph, &need::is_fixed(graph, marking));
         let (needs, cut, until) = match purpose {
@@ -154,22 +189,34 @@ impl Plan {
         let wanted = needs.iter().filter(|n| **n).count();
         log.push(format!("need-backward: {wanted} of {} nodes pass a gradient", needs.len()));
 
-        let mut emitter = Emitter::new(graph, marking, batch, training, needs, options.accumulate);
+        let mut emitter = Emitter::new(graph, marking, batch, training, needs.clone(), options.accumulate);
         let alive = ancestors(graph, until);
-        let (mut taps, ends) = (Vec::new(), stage_ends(graph));
+        let (mut taps, stage_ends) = (Vec::new(), stage_ends(graph));
         for id in graph.node_ids().filter(|id| alive[id.index()]) {
             emitter.forward(id);
-            if purpose == Purpose::Stages && ends.contains(&id) {
+            if purpose == Purpose::Stages && stage_ends.contains(&id) {
                 taps.push((id, emitter.mean(id)));
             }
         }
         let (cut_value, output) = (emitter.output(cut), emitter.output(until));
         if let Purpose::Train(loss) = purpose {
             emitter.loss(loss);
-            graph.node_ids().rev().for_each(|id| emitter.backward(id));
+            for id in graph.node_ids().rev() {
+                if let Some(at) = ends.iter().position(|&end| end == id) {
+                    let before = if at == 0 { cut } else { ends[at - 1] };
+                    // What needs no gradient is kept where it is read at all: little of it is behind the cut.
+                    let again = |n: &NodeId| *n > before && *n < id && alive[n.index()] && needs[n.index()];
+                    emitter.recompute(graph.node_ids().filter(again));
+                }
+                emitter.backward(id);
+            }
         }
         let (mut values, mut instructions) = emitter.finish();
         log.push(format!("emit: {} calls over {} values", instructions.len(), values.len()));
+        if !ends.is_empty() {
+            let again = recompute::prune(&mut instructions);
+            log.push(format!("recompute: {again} calls in {} segments", ends.len()));
+        }
 
         let mut keep = vec![cut_value, output];
         keep.extend(taps.iter().map(|(_, value)| value));
@@ -201,7 +248,7 @@ impl Plan {
             suffix.len()
         ));
         let trained = if training { marking.params.iter().collect() } else { Vec::new() };
-        Ok(Self { batch, values, setup, prefix, suffix, cut, cut_value, output, taps, slots, trained, log })
+        Self { batch, values, setup, prefix, suffix, cut, cut_value, output, taps, slots, trained, log }
     }
 
     /// Every call of a step: prefix, then suffix.
@@ -215,7 +262,7 @@ impl Plan {
         let mut written = vec![false; self.values.len()];
         let mut saved = vec![false; self.values.len()];
         for i in &self.suffix {
-            if i.pass == Pass::Backward {
+            if matches!(i.pass, Pass::Recompute | Pass::Backward) {
                 for v in i.call.reads() {
                     saved[v.index()] |= written[v.index()] && self.values.info(v).origin.is_transient();
                 }
@@ -226,10 +273,15 @@ impl Plan {
         self.values.iter().map(|(v, _)| v).filter(|v| saved[v.index()]).collect()
     }
 
-    /// Floating-point operations of one step, `(forward, backward)`.
+    /// Whether anything is computed again in the backward pass.
+    pub fn recomputes(&self) -> bool {
+        self.suffix.iter().any(|i| i.pass == Pass::Recompute)
+    }
+
+    /// Floating-point operations of one step, `(forward, backward)`; what is computed again belongs to the latter.
     pub fn flops(&self) -> (u64, u64) {
         self.calls().fold((0, 0), |(f, b), i| match i.pass {
-            Pass::Backward => (f, b + cost::flops(&i.call)),
+            Pass::Recompute | Pass::Backward => (f, b + cost::flops(&i.call)),
             _ => (f + cost::flops(&i.call), b),
         })
     }

@@ -1,6 +1,6 @@
 //! A plan by stages: what a person wants to know before a run.
 
-use defrost_graph::{BnMode, Graph, Marking, Origin, Pass, Value, ValueInfo};
+use defrost_graph::{BnMode, Graph, Instruction, Marking, Origin, Pass, Value, ValueInfo};
 
 use crate::{Plan, cost};
 
@@ -80,7 +80,7 @@ impl Plan {
         for i in self.calls() {
             let row = &mut rows[stage_of_block(graph.node(i.node).block)];
             match i.pass {
-                Pass::Backward => row.backward_flops += cost::flops(&i.call),
+                Pass::Recompute | Pass::Backward => row.backward_flops += cost::flops(&i.call),
                 _ => row.forward_flops += cost::flops(&i.call),
             }
         }
@@ -91,8 +91,8 @@ impl Plan {
                 continue;
             };
             let own = stage_of_block(graph.node(node).block);
-            let readers =
-                self.suffix.iter().filter(|i| i.pass == Pass::Backward && i.call.reads().contains(&value));
+            let backward = |i: &&Instruction| matches!(i.pass, Pass::Recompute | Pass::Backward);
+            let readers = self.suffix.iter().filter(backward).filter(|i| i.call.reads().contains(&value));
             let mut stages: Vec<_> = readers.map(|i| stage_of_block(graph.node(i.node).block)).collect();
             stages.sort_unstable();
             let stage = if stages.contains(&own) { own } else { stages.first().copied().unwrap_or(own) };

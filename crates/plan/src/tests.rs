@@ -194,3 +194,60 @@ fn memory_counts_only_what_trains() {
     let all = train(&graph, &only(&graph, &[""]), Options::default()).memory(&graph, 2);
     assert!(all.activations > memory.activations && all.total() > memory.total());
 }
+
+/// Eight residual blocks behind a stem: deep enough for keeping everything to be dear.
+fn deep() -> Graph {
+    let mut b = GraphBuilder::new("deep", Shape4::new(1, 3, 16, 16));
+    let relu =
+        |b: &mut GraphBuilder, name: &str, x| b.node(name, op::Activate(Activation::Relu), &[x]).unwrap();
+    b.stage("stem", false);
+    let mut x = conv_bn(&mut b, "stem", ConvDesc::new(3, 8, 3, 1, 1), Graph::INPUT);
+    for i in 0..8 {
+        b.stage(format!("layer{i}"), false);
+        let y = conv_bn(&mut b, &format!("{i}.a"), ConvDesc::new(8, 8, 3, 1, 1), x);
+        let y = relu(&mut b, &format!("{i}.a.relu"), y);
+        let y = conv_bn(&mut b, &format!("{i}.b"), ConvDesc::new(8, 8, 3, 1, 1), y);
+        let y = b.node(format!("{i}.add"), op::Add, &[y, x]).unwrap();
+        x = relu(&mut b, &format!("{i}.relu"), y);
+    }
+    b.stage("head", true);
+    let y = b.node("pool", op::AvgPool(PoolDesc::GLOBAL), &[x]).unwrap();
+    let y = b.node("flatten", op::Flatten, &[y]).unwrap();
+    let weight =
+        b.param("fc.weight", [5, 8], ParamKind::LinearWeight, Init::FanInUniform { fan_in: 8 }).unwrap();
+    b.node("fc", op::Linear { in_features: 8, out_features: 5, weight, bias: None }, &[y]).unwrap();
+    b.finish()
+}
+
+#[test]
+fn what_is_computed_again_is_not_kept() {
+    let graph = deep();
+    let all = Marking::new(&graph, ParamMask::all(&graph));
+    let (kept, again) =
+        (train(&graph, &all, Options::default()), train(&graph, &all, Options::default().recomputing()));
+    assert!(again.recomputes() && !kept.recomputes());
+    let (a, b) = (kept.memory(&graph, 1).activations, again.memory(&graph, 1).activations);
+    assert!(3 * b < 2 * a, "{b} of {a} bytes");
+    replay(&again);
+    // At most one more forward pass, and running statistics take a batch in once.
+    let ((forward, backward), (same, more)) = (kept.flops(), again.flops());
+    assert!(same == forward && more > backward && more < backward + forward, "{more} {backward} {forward}");
+    let updates = |plan: &Plan| {
+        let running = |i: &&Instruction| {
+            let all = i.call.writes();
+            all.iter().any(|v| matches!(plan.values.info(*v).origin, Origin::Param(_)))
+        };
+        plan.calls().filter(running).count()
+    };
+    assert_eq!((updates(&kept), updates(&again)), (17, 17));
+    // Each block's backward pass comes after its own calls, and nothing is emitted that nobody reads.
+    let last = again.calls().filter(|i| i.pass == Pass::Recompute).count();
+    assert!(last > 8 && last < kept.suffix.iter().filter(|i| i.pass == Pass::Forward).count());
+
+    // What is frozen has nothing to keep; what little is behind a late cut is kept where that is cheaper.
+    let head = only(&graph, &["fc."]);
+    assert!(!train(&graph, &head, Options::default().recomputing()).recomputes());
+    let evaluation = Purpose::Infer { until: graph.output() };
+    let plan = Plan::new(&graph, &all, 4, evaluation, Options::default().recomputing()).unwrap();
+    assert!(!plan.recomputes());
+}

@@ -62,7 +62,7 @@ pub use model::{Head, HeadKind, Model, Weights};
 pub use norm::{Norm, NormMode};
 pub use optimizer::{Adam, AdamW, Clip, Lamb, Optimizer, RmsProp, Sgd};
 pub use phase::{Grouping, PhaseSpec, Start};
-pub use recipe::{Augment, Checkpoints, Data, Ema, Recipe};
+pub use recipe::{Augment, Checkpoints, Data, Ema, Recipe, Recompute};
 pub use recipes::recipes;
 pub use resolve::{Group, Phase, Step};
 pub use schedule::{Rate, Schedule, Warmup};

@@ -21,6 +21,9 @@ pub struct Recipe {
     pub batch_size: usize,
     /// By which the best epoch is chosen.
     pub monitor: Metric,
+    /// Whether what the backward pass reads is computed once more instead of being kept (gradient checkpointing): the same
+    /// bits from less memory, for up to one more forward pass a step.
+    pub recompute: Recompute,
     /// The network.
     pub model: Model,
     /// How images reach the network.
@@ -52,6 +55,7 @@ impl Default for Recipe {
             seed: 0,
             batch_size: 32,
             monitor: Metric::Accuracy,
+            recompute: Recompute::Auto,
             model: Model::default(),
             data: Data::default(),
             augment: Augment::default(),
@@ -139,6 +143,12 @@ impl Recipe {
     #[must_use]
     pub fn ema(self, ema: Ema) -> Self {
         Self { ema: Some(ema), ..self }
+    }
+
+    /// With activations computed again in the backward pass, or kept.
+    #[must_use]
+    pub fn recompute(self, recompute: Recompute) -> Self {
+        Self { recompute, ..self }
     }
 
     /// With another phase at the end.
@@ -233,6 +243,20 @@ impl Default for Augment {
     fn default() -> Self {
         Self { train: Pipeline::train(), mixup: 0.0, cutmix: 0.0, mix_prob: 1.0, switch_prob: 0.5 }
     }
+}
+
+/// Whether activations are computed once more in the backward pass: `recompute = "auto"`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Recompute {
+    /// In phases that do not fit the memory otherwise.
+    #[default]
+    Auto,
+    /// In every phase, wherever that takes less memory.
+    Always,
+    /// In no phase.
+    Never,
 }
 
 /// An exponential moving average of the weights: `[ema]`.

@@ -48,7 +48,7 @@ impl Trainer<'_> {
                     };
                     self.session.set_params(&snapshot.params)?;
                     self.session.set_optimizer(&snapshot.optimizer)?;
-                    self.ema.clone_from(&snapshot.ema);
+                    self.session.set_average(snapshot.ema.as_ref())?;
                     let of = |e: &&Epoch| (e.phase, e.epoch) == (place.phase, epoch);
                     let epoch = self.state.history.iter().find(of).cloned().unwrap_or(end.1);
                     end = (snapshot, epoch);

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use defrost_data::{Batch, Batches, NO_LABEL, TargetKind};
 use defrost_exec::{Images, TrainBatch};
-use defrost_graph::ParamStore;
 use defrost_policy::{Metric, Metrics, Phase, Task};
 
 use crate::cache;
@@ -221,12 +220,12 @@ impl Trainer<'_> {
 
     /// Takes the weights into their average.
     fn average(&mut self, steps: usize) -> Result<()> {
-        let (Some(rule), Some(ema)) = (self.job.recipe.ema, &mut self.ema) else { return Ok(()) };
+        let Some(rule) = self.job.recipe.ema else { return Ok(()) };
         let step = self.state.at.epoch * steps + self.state.at.step + 1;
         if step.is_multiple_of(rule.every.max(1)) {
             let new = (1.0 - rule.decay_at(self.state.ema_updates)) as f32;
             self.state.ema_updates += 1;
-            lerp(ema, &self.session.params()?, new)?;
+            self.session.average(new)?;
         }
         Ok(())
     }
@@ -234,28 +233,23 @@ impl Trainer<'_> {
     /// The network's answers to the validation part, from the average of the weights where there is one; `None` where
     /// it was stopped from outside.
     pub(crate) fn measure(&mut self) -> Result<Option<Outputs>> {
-        let Some(ema) = &self.ema else { return self.measure_with(None) };
-        let live = self.session.params()?;
-        let averaged = ema.clone();
-        self.session.set_params(&averaged)?;
-        let outputs = self.measure_with(Some(&averaged));
-        self.session.set_params(&live)?;
+        self.session.swap_average();
+        let outputs = self.measure_held();
+        self.session.swap_average();
         outputs
     }
 
-    /// The answers from the weights that the session holds; `other` where they are not those that train.
-    fn measure_with(&mut self, other: Option<&ParamStore>) -> Result<Option<Outputs>> {
+    /// The answers from the weights that the session holds now.
+    fn measure_held(&mut self) -> Result<Option<Outputs>> {
         let batch = self.job.recipe.batch_size;
         if let Some(cache) = &self.cache
             && self.infers_from_features
         {
             // An average may differ from the frozen weights that the features were made with.
-            let fits = match other {
-                None => true,
-                Some(params) => {
-                    let plan = self.session.plan(batch.min(self.job.train.len()))?;
-                    cache::key(self.job, plan, params, cache.views.len()) == cache.key
-                }
+            let fits = self.job.recipe.ema.is_none() || {
+                let params = self.session.params()?;
+                let plan = self.session.plan(batch.min(self.job.train.len()))?;
+                cache::key(self.job, plan, &params, cache.views.len()) == cache.key
             };
             if fits {
                 match cached_outputs(&mut *self.session, &self.job.val, &cache.val, batch)? {
@@ -373,45 +367,4 @@ impl Trainer<'_> {
 /// Metrics that an epoch has fields of its own for.
 const fn in_its_own_field(metric: Metric) -> bool {
     matches!(metric, Metric::Loss | Metric::Accuracy | Metric::TrainLoss)
-}
-
-/// `average += new (weights - average)`: where the two are equal, as in a frozen layer, not a bit changes.
-fn lerp(average: &mut ParamStore, weights: &ParamStore, new: f32) -> Result<()> {
-    let names: Vec<_> = weights.iter().map(|(name, _)| name.to_owned()).collect();
-    for name in &names {
-        let (Some(mean), Some(now)) = (average.get(name), weights.get(name)) else { continue };
-        let mut mean = mean.clone();
-        mean.data_mut().iter_mut().zip(now.data()).for_each(|(m, w)| *m += new * (w - *m));
-        average.set(name, mean)?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use defrost_graph::{Graph, GraphBuilder, Init, ParamKind};
-    use defrost_tensor::{HostTensor, Shape4};
-
-    fn graph() -> Graph {
-        let mut b = GraphBuilder::new("p", Shape4::new(1, 1, 1, 1));
-        b.stage("s", true);
-        b.param("a", [2], ParamKind::Bias, Init::Constant(0.1)).unwrap();
-        b.finish()
-    }
-
-    #[test]
-    fn an_average_leaves_what_did_not_change_to_the_bit() {
-        let graph = graph();
-        let mut average = ParamStore::init(&graph, 0);
-        let mut weights = average.clone();
-        weights.set("a", HostTensor::vector(vec![0.1, 1.1])).unwrap();
-        for _ in 0..100 {
-            lerp(&mut average, &weights, 0.003).unwrap();
-        }
-        let a = average.get("a").unwrap().data();
-        assert_eq!(a[0], 0.1);
-        let want = 1.1 - 0.997f64.powi(100);
-        assert!((f64::from(a[1]) - want).abs() < 1e-5, "{a:?} instead of {want}");
-    }
 }

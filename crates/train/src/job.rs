@@ -71,6 +71,9 @@ pub struct Options<'a> {
     pub accept: Vec<Aspect>,
     /// The planner's optional passes.
     pub plan: defrost_exec::Options,
+    /// Bytes that a phase may take. One that needs more computes activations again in the backward pass, where its recipe
+    /// leaves that open ([`Recompute::Auto`](defrost_policy::Recompute)); `None`: as many as it needs.
+    pub memory: Option<usize>,
 }
 
 impl Default for Options<'_> {
@@ -87,6 +90,7 @@ impl Default for Options<'_> {
             save_pause: Duration::from_secs(2),
             accept: Vec::new(),
             plan: defrost_exec::Options::default(),
+            memory: None,
         }
     }
 }

@@ -72,7 +72,7 @@ pub use outputs::{Outputs, Truth};
 pub use run::{Folder, Run};
 pub use scale::Scale;
 pub use state::{Best, Fingerprint, Smooth, State, Sums};
-pub use step::{device_loss, rule};
+pub use step::{device_loss, passes, rule};
 pub use targets::{Rows, Targets};
 pub use trainer::{fit, resume};
 pub use validation::{

@@ -6,7 +6,7 @@ use defrost_data::{Loader, LoaderOptions};
 use defrost_exec::{Images, Session, TrainBatch};
 use defrost_policy::{Curve, Phase, Sweep};
 
-use crate::step::{batches_a_step, clip, device_loss, dropout_keys, rates, rule};
+use crate::step::{batches_a_step, clip, device_loss, dropout_keys, passes, rates, rule};
 use crate::targets::{Rows, Targets, mix};
 use crate::{Job, Options, Result};
 
@@ -46,7 +46,8 @@ fn steps(
     let targets = Targets::new(recipe, &job.train)?;
     let (marking, groups) = phase.step(0);
     let each = batches_a_step(phase, recipe.batch_size);
-    let plan = if each > 1 { options.plan.accumulating() } else { options.plan };
+    let batch = recipe.batch_size.min(job.train.len());
+    let plan = passes(recipe, &job.graph, (phase, marking), batch, options.plan, options.memory)?;
     let loss = device_loss(&recipe.loss)?;
     session.begin(defrost_exec::Phase { marking: marking.clone(), loss, options: plan })?;
     let loader = LoaderOptions {

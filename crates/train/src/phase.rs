@@ -6,13 +6,13 @@ use std::time::Instant;
 use defrost_data::{Loader, LoaderOptions, Sampling};
 use defrost_exec::Plan;
 use defrost_graph::{Graph, Marking};
-use defrost_policy::{Controller, Curve, Group, Phase, Start as From, Suggestion, Sweep};
+use defrost_policy::{Controller, Curve, Group, Phase, Recompute, Start as From, Suggestion, Sweep};
 
 use crate::between::epoch_name;
 use crate::cache::{self, Cache, Features};
-use crate::step::{batches_a_step, device_loss, rule};
+use crate::step::{device_loss, passes, rule};
 use crate::trainer::{Flow, Trainer, unsupported};
-use crate::{Caching, Event, GroupRate, LrFind, LrSuggestion, PhaseStart, Result, StageState, Thaw};
+use crate::{Caching, Event, GroupRate, LrFind, LrSuggestion, Options, PhaseStart, Result, StageState, Thaw};
 
 impl Trainer<'_> {
     /// One phase, from where the state stands.
@@ -50,7 +50,9 @@ impl Trainer<'_> {
         if let Some(name) = name.filter(|n| n != "best" || self.state.best.is_some()) {
             let (params, _) = self.run.folder().load(&name, &self.job.graph)?;
             self.session.set_params(&params)?;
-            self.ema = self.ema.as_ref().map(|_| params);
+            if self.job.recipe.ema.is_some() {
+                self.session.set_average(Some(&params))?;
+            }
             self.decide(format!("start from checkpoint `{name}`"), "the recipe says so".into())?;
         }
         let before = self.state.at.phase.checked_sub(1).map(|i| &self.job.phases[i].optimizer);
@@ -67,9 +69,11 @@ impl Trainer<'_> {
     /// Tells the session what trains now.
     pub(crate) fn mark(&mut self, phase: &Phase) -> Result<()> {
         let marking = phase.step(self.state.controller.step()).0.clone();
-        let several = batches_a_step(phase, self.job.recipe.batch_size) > 1;
-        let options = if several { self.options.plan.accumulating() } else { self.options.plan };
-        let loss = device_loss(&self.job.recipe.loss)?;
+        let recipe = &self.job.recipe;
+        let batch = recipe.batch_size.min(self.job.train.len());
+        let Options { plan, memory, .. } = self.options;
+        let options = passes(recipe, &self.job.graph, (phase, &marking), batch, plan, memory)?;
+        let loss = device_loss(&recipe.loss)?;
         Ok(self.session.begin(defrost_exec::Phase { marking, loss, options })?)
     }
 
@@ -146,6 +150,11 @@ impl Trainer<'_> {
             memory: plan.memory(&self.job.graph, rule(&phase.optimizer, None)?.state()).total(),
             cache_bytes,
         }))?;
+        if plan.recomputes() && self.job.recipe.recompute == Recompute::Auto {
+            let room = self.options.memory.unwrap_or_default() >> 20;
+            let reason = format!("kept, they would take more than the {room} MB that there are");
+            self.decide("activations are computed again in the backward pass".into(), reason)?;
+        }
         self.fill(&plan, views)
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Unsaved {
 impl Trainer<'_> {
     pub(crate) fn snapshot(&self) -> Result<Snapshot> {
         let (params, optimizer) = (self.session.params()?, self.session.optimizer()?);
-        Ok(Snapshot { params, optimizer, ema: self.ema.clone() })
+        Ok(Snapshot { params, optimizer, ema: self.session.averaged()? })
     }
 
     /// Has a weight file written with the next save: the average of the weights where there is one, because it is what

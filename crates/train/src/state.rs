@@ -164,7 +164,7 @@ pub struct Fingerprint {
     pub train: String,
     /// The validation part's hash.
     pub val: String,
-    /// A hash over the recipe, its name and description left out.
+    /// A hash over the recipe, its name and description left out, and `recompute`.
     pub recipe: String,
     /// How pixels become the network's input.
     pub preprocess: String,
@@ -174,6 +174,8 @@ impl Fingerprint {
     pub(crate) fn of(job: &Job) -> Self {
         let mut recipe = job.recipe.clone();
         (recipe.name, recipe.about) = (String::new(), String::new());
+        // It changes no bit.
+        recipe.recompute = defrost_policy::Recompute::Auto;
         Self {
             model: job.graph.name().to_owned(),
             params: params(&job.graph),

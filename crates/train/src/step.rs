@@ -2,9 +2,10 @@
 
 use defrost_augment::Key;
 use defrost_augment::key::purpose;
-use defrost_exec::{Rate, Rule};
-use defrost_graph::Marking;
-use defrost_policy::{Clip, Group, Loss, Optimizer, Phase};
+use defrost_exec::{ExecError, Rate, Rule};
+use defrost_graph::{Graph, Marking};
+use defrost_plan::{Plan, Purpose};
+use defrost_policy::{Clip, Group, Loss, Optimizer, Phase, Recipe, Recompute};
 
 use crate::Result;
 use crate::trainer::unsupported;
@@ -64,6 +65,34 @@ pub fn rule(optimizer: &Optimizer, momentum: Option<f64>) -> Result<Rule> {
             ));
         }
     })
+}
+
+/// The planner's passes for a phase of `recipe` while it trains what `marking` says, in batches of `batch`: `plan`, with
+/// gradients added up where a step has several batches, and with activations computed again where the recipe says so or
+/// where the phase needs more than `memory` bytes otherwise.
+///
+/// # Errors
+/// A phase that cannot be planned.
+pub fn passes(
+    recipe: &Recipe,
+    graph: &Graph,
+    (phase, marking): (&Phase, &Marking),
+    batch: usize,
+    plan: defrost_exec::Options,
+    memory: Option<usize>,
+) -> Result<defrost_exec::Options> {
+    let several = batches_a_step(phase, recipe.batch_size) > 1;
+    let plan = if several { plan.accumulating() } else { plan };
+    let again = match (recipe.recompute, memory) {
+        (Recompute::Always, _) => true,
+        (Recompute::Auto, Some(memory)) => {
+            let purpose = Purpose::Train(device_loss(&recipe.loss)?);
+            let kept = Plan::new(graph, marking, batch, purpose, plan).map_err(ExecError::from)?;
+            kept.memory(graph, rule(&phase.optimizer, None)?.state()).total() > memory
+        }
+        _ => false,
+    };
+    Ok(if again { plan.recomputing() } else { plan })
 }
 
 /// The limit on gradients, as a device has it.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use defrost_augment::Pipeline;
 use defrost_data::{Loader, LoaderOptions, Sampling};
 use defrost_exec::{Engine, Plan, Session};
-use defrost_graph::{Marking, ParamStore};
+use defrost_graph::Marking;
 use defrost_plan::{PlanError, Purpose};
 use defrost_policy::Metric;
 
@@ -86,7 +86,6 @@ pub(crate) struct Trainer<'a> {
     pub(crate) train: Loader,
     /// In order, transformed for evaluation.
     pub(crate) val: Loader,
-    pub(crate) ema: Option<ParamStore>,
     pub(crate) cache: Option<Cache>,
     /// Whether the session infers from features; known after the first try.
     pub(crate) infers_from_features: bool,
@@ -107,6 +106,7 @@ impl<'a> Trainer<'a> {
         check(job)?;
         let mut session = engine.open(Arc::clone(&job.graph), &snapshot.params)?;
         session.set_optimizer(&snapshot.optimizer)?;
+        session.set_average(snapshot.ema.as_ref())?;
         let recipe = &job.recipe;
         let sampling = if recipe.data.balance { Sampling::Balanced } else { Sampling::Shuffled };
         let drop_last = recipe.data.drop_last && job.train.len() >= recipe.batch_size;
@@ -122,7 +122,6 @@ impl<'a> Trainer<'a> {
             options,
             session,
             state,
-            ema: snapshot.ema,
             cache: None,
             infers_from_features: true,
             clock,
@@ -219,7 +218,8 @@ impl<'a> Trainer<'a> {
                 Err(e) => return Err(e),
             };
             // These are the weights to be measured: no average of others, no features of others.
-            (self.ema, self.cache) = (None, None);
+            self.cache = None;
+            self.session.set_average(None)?;
             self.session.set_params(&params)?;
             match self.measure()? {
                 Some(outputs) => {

@@ -99,6 +99,14 @@ fn any_marking_at_all_computes_the_same_with_all_passes() {
             for (param, (a, b)) in network.graph.params().iter().zip(raw_params.iter().zip(&params)) {
                 assert!(close(a, b), "{} {i}: {}", network.name, param.name);
             }
+            // What is computed again is what it was, to the bit, and running statistics take a batch in once.
+            for (kept, options) in
+                [((&raw, &raw_params), Options::raw()), ((&step, &params), Options::default())]
+            {
+                let (again, params) = run(options.recomputing());
+                assert_eq!((again.loss, &again.grads), (kept.0.loss, &kept.0.grads), "{} {i}", network.name);
+                assert_eq!(&params, kept.1, "{} {i}", network.name);
+            }
         }
     }
 }

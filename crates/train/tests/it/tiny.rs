@@ -15,7 +15,7 @@ use defrost_train::{Folder, Job, Options, Outcome, Run};
 
 pub(crate) const CLASSES: [&str; 3] = ["red", "green", "blue"];
 
-fn conv_bn_relu(b: &mut GraphBuilder, name: &str, desc: ConvDesc, x: NodeId) -> NodeId {
+pub(crate) fn conv_bn_relu(b: &mut GraphBuilder, name: &str, desc: ConvDesc, x: NodeId) -> NodeId {
     let fan_out = desc.out_channels * 9;
     let init = Init::KaimingNormalFanOut { fan_out };
     let weight =
