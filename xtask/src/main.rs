@@ -1,6 +1,7 @@
 //! Automation for people who work on defrost: `cargo xtask COMMAND`.
 
 mod fetch;
+mod load_time;
 mod test;
 mod tidy;
 
@@ -14,6 +15,8 @@ cargo xtask COMMAND
   tidy     the rules on structure alone: levels of crates, module docs, file sizes
   fetch    brings the published weights that some tests need into .cache/weights, checks their hashes, and makes the embedded
            weights again
+  load-time FILE MODEL
+           how long a weight file takes to become a network's parameters; run it with `cargo run --release -p xtask --`
 ";
 
 fn main() -> ExitCode {
@@ -22,6 +25,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["tidy"] => tidy::run(),
         ["fetch"] => fetch::run(),
+        ["load-time", file, model] => load_time::run(file, model),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

@@ -97,6 +97,12 @@ pub(crate) struct Recipe {
     /// `defrost models`), or a file
     #[arg(long, short, value_name = "embedded|none|imagenet|NAME|FILE")]
     pub(crate) weights: Option<String>,
+    /// Keep the classifier that the weights come with; the data must have as many classes
+    #[arg(long)]
+    pub(crate) keep_head: bool,
+    /// Make it an error that weights start anew or that the file has any that are not used
+    #[arg(long)]
+    pub(crate) strict_weights: bool,
     /// Height and width of the network's input
     #[arg(long, value_name = "PIXELS")]
     pub(crate) image_size: Option<usize>,
@@ -212,6 +218,9 @@ pub(crate) struct Predict {
     /// Height and width of the network's input with --weights
     #[arg(long, value_name = "PIXELS", requires = "weights")]
     pub(crate) image_size: Option<usize>,
+    /// Keep the classifier of --weights: predict always does, and the file's class count is the network's
+    #[arg(long, requires = "weights")]
+    pub(crate) keep_head: bool,
     /// How many classes to name
     #[arg(long, short = 'k', default_value_t = 5, value_name = "K")]
     pub(crate) top: usize,
@@ -232,6 +241,9 @@ pub(crate) struct Predict {
 pub(crate) struct Inspect {
     /// The weight file, of any format
     pub(crate) file: PathBuf,
+    /// End with 1 unless the file has every tensor of a network, its classifier included, and no other
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -248,6 +260,9 @@ pub(crate) struct Convert {
     /// How numbers are stored (not .npz): f32, f16 or bf16
     #[arg(long, default_value = "f32", value_name = "TYPE")]
     pub(crate) precision: String,
+    /// Turn the filters of all convolutions: for networks of Lasagne made with `flip_filters=True`
+    #[arg(long)]
+    pub(crate) flip_filters: bool,
 }
 
 #[derive(Args, Debug)]
@@ -392,6 +407,8 @@ impl Recipe {
             |key: &str, value: Option<String>| value.map_or(Ok(()), |value| recipe.set(key, &value));
         set("model.arch", self.model.clone())?;
         set("model.weights", self.weights.clone())?;
+        set("model.keep_head", self.keep_head.then(|| "true".into()))?;
+        set("model.strict", self.strict_weights.then(|| "true".into()))?;
         set("data.image_size", self.image_size.map(|v| v.to_string()))?;
         set("batch_size", self.batch.map(|v| v.to_string()))?;
         set("seed", self.seed.map(|v| v.to_string()))?;

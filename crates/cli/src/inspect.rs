@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use defrost::train::Folder;
 use defrost::weights::{NamedTensors, Precision, npy, pytorch, safetensors};
+use defrost::zoo::{Interpolation, Preprocess, lasagne};
 use defrost::{Error, Fit, Inspection};
 
 use crate::format::{bytes, thousands};
@@ -16,7 +17,10 @@ pub(crate) fn inspect(args: &args::Inspect) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&as_json(&about))?)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(about
+            .fits
+            .first()
+            .map_or(ExitCode::from(u8::from(args.strict)), |fit| verdict(args, fit)));
     }
     let numbers: usize = about.tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     writeln!(out, "  file        {}, {}", args.file.display(), bytes(about.bytes as usize))?;
@@ -31,39 +35,38 @@ pub(crate) fn inspect(args: &args::Inspect) -> anyhow::Result<ExitCode> {
         for (name, shape) in &about.tensors {
             writeln!(out, "    {name}  {shape:?}")?;
         }
-        return Ok(ExitCode::SUCCESS);
+        return Ok(ExitCode::from(u8::from(args.strict)));
     };
     for fit in &about.fits {
         writeln!(out, "  fits        {}", fit.words())?;
     }
-    let p = &fit.preprocess;
-    writeln!(
-        out,
-        "  pictures    shorter side {} cropped to {}, {}, mean {:.3?}, deviation {:.3?} of 0…1",
-        p.resize,
-        p.crop,
-        if p.reversed { "BGR" } else { "RGB" },
-        p.mean,
-        p.std
-    )?;
+    writeln!(out, "  pictures    {}", pictures(fit.preprocess()))?;
     writeln!(out, "  loading     {}\n", fit.report)?;
-    for (outcome, names) in outcomes(fit) {
-        for name in names {
-            writeln!(out, "    {outcome:<14}{name}")?;
-        }
+    for layer in fit.report.layers() {
+        writeln!(out, "    {:<16}{}  {}", layer.outcome.words(), layer.layer, layer.tensors.join(" "))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(verdict(args, fit))
 }
 
-/// What becomes of each tensor, by outcome.
-fn outcomes(fit: &Fit) -> [(&'static str, &[String]); 4] {
-    let report = &fit.report;
-    [
-        ("matched", &report.matched),
-        ("new", &report.reinitialised),
-        ("other head", &report.dropped),
-        ("left over", &report.surplus),
-    ]
+/// Whether the best fit is good enough for `--strict`.
+fn verdict(args: &args::Inspect, fit: &Fit) -> ExitCode {
+    let exact = !args.strict || fit.report.is_exact();
+    if !exact {
+        eprintln!("error: {}: --strict: {}", args.file.display(), fit.report);
+    }
+    ExitCode::from(u8::from(!exact))
+}
+
+/// How pictures are prepared, in words.
+pub(crate) fn pictures(p: &Preprocess) -> String {
+    let numbers = |values: &[f64]| values.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(" ");
+    let size = match p.resize == p.crop {
+        true => format!("shorter side {}", p.crop),
+        false => format!("shorter side {} cropped to {}", p.resize, p.crop),
+    };
+    let rule = if p.interpolation == Interpolation::Bicubic { "bicubic" } else { "bilinear" };
+    let order = if p.reversed { "BGR" } else { "RGB" };
+    format!("{size} ({rule}), {order} in 0…1, mean {}, deviation {}", numbers(&p.mean), numbers(&p.std))
 }
 
 fn as_json(about: &Inspection) -> serde_json::Value {
@@ -73,11 +76,16 @@ fn as_json(about: &Inspection) -> serde_json::Value {
         .fits
         .iter()
         .map(|fit| {
-            let [matched, new, other_head, left_over] = outcomes(fit).map(|(_, names)| names);
+            let layers: Vec<_> = fit
+                .report
+                .layers()
+                .into_iter()
+                .map(|l| serde_json::json!({ "layer": l.layer, "outcome": l.outcome.words(), "tensors": l.tensors }))
+                .collect();
             serde_json::json!({
                 "model": fit.spec.arch.name(), "width": fit.spec.width, "geometry": fit.spec.geometry.name(),
-                "classes": fit.has_head.then_some(fit.spec.classes), "preprocess": fit.preprocess,
-                "matched": matched, "new": new, "other_head": other_head, "left_over": left_over,
+                "classes": fit.has_head.then_some(fit.spec.classes), "head": fit.spec.head.to_string(),
+                "names": fit.naming().to_string(), "preprocess": fit.preprocess(), "layers": layers,
             })
         })
         .collect();
@@ -105,7 +113,12 @@ pub(crate) fn convert(args: &args::Convert) -> anyhow::Result<ExitCode> {
     if extension == "npz" && precision != Precision::F32 {
         return Err(Usage::new("an .npz file holds f32 here: leave --precision out").into());
     }
-    let (tensors, words) = renamed(&input)?;
+    let (mut tensors, words) = renamed(&input)?;
+    if args.flip_filters {
+        let metadata = std::mem::take(&mut tensors.metadata);
+        tensors = tensors.into_iter().map(|(name, tensor)| (name, lasagne::flip_filters(tensor))).collect();
+        tensors.metadata = metadata;
+    }
     match extension {
         "npz" => npy::write_npz(&args.output, &tensors)?,
         "pth" | "pt" => pytorch::write(&args.output, &tensors, precision)?,
@@ -119,20 +132,9 @@ pub(crate) fn convert(args: &args::Convert) -> anyhow::Result<ExitCode> {
 fn renamed(input: &Path) -> anyhow::Result<(NamedTensors, String)> {
     let mut about = defrost::inspect(input)?;
     let ours = about.metadata.contains_key("spec");
+    let words = about.fits.first().map_or("fits no network, the file's own names".to_owned(), Fit::words);
     if ours || about.fits.is_empty() {
-        let words = if ours { "the network's own names" } else { "the file's own names" };
-        return Ok((defrost::weights::read(input).map_err(Error::from)?, words.into()));
+        return Ok((defrost::weights::read(input).map_err(Error::from)?, words));
     }
-    let fit = about.fits.swap_remove(0);
-    let words = fit.words();
-    let mut tensors: NamedTensors = fit.tensors.into_iter().collect();
-    let texts = [
-        ("format", "pt".to_owned()),
-        ("model", fit.spec.arch.to_string()),
-        ("width", fit.spec.width.to_string()),
-        ("geometry", fit.spec.geometry.to_string()),
-        ("preprocess", serde_json::to_string(&fit.preprocess)?),
-    ];
-    tensors.metadata.extend(texts.map(|(key, value)| (key.to_owned(), value)));
-    Ok((tensors, words))
+    Ok((about.fits.swap_remove(0).into_tensors(), words))
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use defrost::policy::{Recipe, Task};
 use defrost::train::{Aspect, Done, Ending, Folder, Options, Outcome, rule};
+use defrost::zoo::{self, LoadReport};
 use defrost::{FineTune, Prepared, Start};
 
 use crate::format::{bytes, metric, metric_name, percent, seconds, thousands};
@@ -119,10 +120,18 @@ fn introduce(prepared: &Prepared) -> anyhow::Result<()> {
     }
     let model = &prepared.model;
     let [h, w] = model.spec.image_size;
-    let head = model.report.as_ref().map_or(String::new(), |_| {
-        format!(", new head for {} {}", model.graph.classes(), outputs(recipe.loss.task()))
-    });
+    let head = match &model.report {
+        Some(report) if report.reinitialised.is_empty() => ", its own head".into(),
+        Some(_) => format!(", new head for {} {}", model.graph.classes(), outputs(recipe.loss.task())),
+        None => String::new(),
+    };
     writeln!(out, "  network     {} at {h}×{w}, {}{head}", model.spec.arch, model.source)?;
+    if let Some(report) = &model.report {
+        for (i, line) in loading(report).iter().enumerate() {
+            writeln!(out, "  {:<12}{line}", if i == 0 { "weights" } else { "" })?;
+        }
+    }
+    writeln!(out, "  pictures    {}", crate::inspect::pictures(&model.preprocess))?;
     writeln!(out, "  device      {}", prepared.engine.device())?;
     writeln!(out, "  recipe      {}: {}", recipe.name, recipe.about)?;
     for (i, phase) in prepared.phases.iter().enumerate() {
@@ -169,6 +178,27 @@ fn best(done: &Done, task: Task) -> String {
         (_, Some(&watched), Some(value)) => format!("{} {}", metric_name(watched), metric(watched, value)),
         _ => "no validation pictures".into(),
     }
+}
+
+/// What became of the file's weights: a line for each outcome, the layers that are not simply matched by name.
+fn loading(report: &LoadReport) -> Vec<String> {
+    use zoo::Outcome;
+    let mut lines: Vec<String> = Vec::new();
+    let layers = report.layers();
+    for outcome in [Outcome::Matched, Outcome::Adapted, Outcome::Reinitialised, Outcome::LeftOver] {
+        let of: Vec<_> = layers.iter().filter(|l| l.outcome == outcome).collect();
+        let tensors: usize = of.iter().map(|l| l.tensors.len()).sum();
+        if of.is_empty() {
+            continue;
+        }
+        let names: Vec<_> = of.iter().map(|l| l.layer.as_str()).collect();
+        let names = match &names[..] {
+            [first, .., last] if names.len() > 6 => format!("{first} … {last}, {} layers", names.len()),
+            names => names.join(", "),
+        };
+        lines.push(format!("{tensors} {}: {names}", outcome.words()));
+    }
+    lines
 }
 
 fn conclude(prepared: &Prepared, outcome: &Outcome, args: &args::Train) -> anyhow::Result<ExitCode> {

@@ -12,9 +12,9 @@ pub enum Error {
     /// The network or its weights.
     #[error(transparent)]
     Zoo(#[from] defrost_zoo::ZooError),
-    /// Names of Keras that do not fit.
+    /// Names of another framework that do not fit.
     #[error(transparent)]
-    Keras(#[from] defrost_zoo::keras::KerasError),
+    Naming(#[from] defrost_zoo::naming::NamingError),
     /// A weight file.
     #[error(transparent)]
     Weights(#[from] defrost_weights::Error),
@@ -71,8 +71,13 @@ pub enum Error {
         /// Where.
         path: PathBuf,
     },
-    /// A weight file that does not say which network it is for.
-    #[error("{} does not say which network it is for: add `--model NAME`", path.display())]
+    /// A weight file that fits no network.
+    #[error(
+        "{} fits none of the networks: `defrost inspect {}` lists what is in it, and `--model NAME` says why it does not \
+         fit that one",
+        path.display(),
+        path.display()
+    )]
     WhichModel {
         /// The file.
         path: PathBuf,
@@ -82,6 +87,31 @@ pub enum Error {
     NoHead {
         /// The file.
         path: PathBuf,
+    },
+    /// Weights without a classifier that was to be kept.
+    #[error("the weights {weights} have no classifier that could be kept: leave out `--keep-head`")]
+    NoHeadToKeep {
+        /// The weights.
+        weights: String,
+    },
+    /// A classifier that was to be kept and is for other classes.
+    #[error(
+        "the weights {weights} have a classifier for {got} classes, and the data has {want}: leave out `--keep-head` to \
+         replace it"
+    )]
+    OtherClasses {
+        /// The weights.
+        weights: String,
+        /// The classifier's classes.
+        got: usize,
+        /// The data's classes.
+        want: usize,
+    },
+    /// A family of preprocessing that there is not.
+    #[error("`model.preprocess` is `{name}`; there is {}", defrost_zoo::Preprocess::FAMILIES.join(", "))]
+    NoFamily {
+        /// The name asked for.
+        name: String,
     },
     /// Metadata of a checkpoint that cannot be understood.
     #[error("the checkpoint's `{key}` cannot be understood ({reason}): was it written by a newer version?")]
@@ -161,7 +191,7 @@ impl Error {
 
     /// Whether the user's words are at fault (a recipe, a name) and not the machine.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Recipe(_) | Self::Device(_) | Self::WhichModel { .. })
+        matches!(self, Self::Recipe(_) | Self::Device(_) | Self::WhichModel { .. } | Self::NoFamily { .. })
             || matches!(self, Self::ImagesWithoutTable { .. })
             || matches!(self, Self::Train(defrost_train::TrainError::WrongTask { .. }))
             || matches!(self, Self::Data(e) if crate::pictures::is_about_columns(e))

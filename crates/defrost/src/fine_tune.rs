@@ -194,6 +194,7 @@ impl Prepared {
                 let mut run = Run::create(folder, &job.recipe.to_toml(), self.splits.train.classes())?;
                 run.write_skipped(&self.splits.skipped)?;
                 pictures::remember(folder, self.fine_tune.place())?;
+                self.model.write_loading(folder)?;
                 defrost_train::fit(engine, &job, &mut run, options)?
             }
             Start::Resume => {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use defrost_tensor::HostTensor;
-use defrost_weights::Format;
-use defrost_zoo::{Arch, HeadLoading, LoadReport, ModelSpec, Preprocess, match_weights};
+use defrost_weights::{Format, NamedTensors};
+use defrost_zoo::naming::Naming;
+use defrost_zoo::{Arch, Head, HeadLoading, LoadReport, ModelSpec, Preprocess, match_weights};
 
 use crate::Error;
-use crate::model::{classes_in, named, read};
+use crate::model::{Source, from_path, read};
 
 /// What is known of a weight file.
 #[derive(Clone, Debug)]
@@ -30,16 +30,13 @@ pub struct Inspection {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Fit {
-    /// What the network is made from; its classes are the file's, or 1000 where the file has no published head.
+    /// What the network is made from; its classes are the file's, or 1000 where the file has no head.
     pub spec: ModelSpec,
-    /// Whether the file has the published head.
+    /// Whether the file has the head.
     pub has_head: bool,
-    /// How pictures are prepared for these weights.
-    pub preprocess: Preprocess,
     /// What matches, what would start anew, what is left over.
     pub report: LoadReport,
-    /// The file's tensors under the network's names.
-    pub tensors: Vec<(String, HostTensor)>,
+    pub(crate) source: Source,
 }
 
 /// Reads the weight file at `path` and tries it on every network.
@@ -50,54 +47,83 @@ pub fn inspect(path: &Path) -> Result<Inspection, Error> {
     let tensors = read(path)?;
     let format = defrost_weights::detect(path)?;
     let bytes = std::fs::metadata(path).map_err(|source| Error::Io { path: path.into(), source })?.len();
-    let mut fits = Vec::new();
-    for arch in Arch::ALL {
-        // What has no names of this network is not its.
-        let Ok(source) = named(arch, tensors.clone(), String::new()) else { continue };
-        let classes = classes_in(arch, &source);
-        let specs = match &source.spec {
-            Some(spec) if spec.arch == arch => vec![spec.clone()],
-            Some(_) => continue,
-            None => specs(arch, classes.unwrap_or(1000), source.preprocess.crop)
-                .into_iter()
-                .map(|spec| spec.with_geometry(source.geometry))
-                .collect(),
-        };
-        for spec in specs {
-            let Ok(graph) = spec.build() else { continue };
-            let shapes = source.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape()));
-            let report = match_weights(&graph, shapes, HeadLoading::IfFits);
-            if report.missing.is_empty() && report.mismatched.is_empty() && !report.matched.is_empty() {
-                let has_head = report.reinitialised.is_empty();
-                let (preprocess, tensors) = (source.preprocess.clone(), source.tensors.clone());
-                fits.push(Fit { spec, has_head, preprocess, report, tensors });
-            }
-        }
-    }
-    // A ResNet34's file has all of a ResNet18's names: what leaves least over is likeliest.
-    fits.sort_by_key(|fit| fit.report.surplus.len());
+    let fits = fits(&Arch::ALL, &tensors, path);
     let metadata = tensors.metadata.clone();
     let tensors = tensors.iter().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
     Ok(Inspection { format, bytes, tensors, metadata, fits })
 }
 
-/// The variants of an architecture.
-fn specs(arch: Arch, classes: usize, size: usize) -> Vec<ModelSpec> {
+/// Those of `arches` that the tensors of the file at `path` fit, the likeliest first.
+pub(crate) fn fits(arches: &[Arch], tensors: &NamedTensors, path: &Path) -> Vec<Fit> {
+    let mut fits = Vec::new();
+    for &arch in arches {
+        // What has no names of this network is not its.
+        let Ok(source) = from_path(arch, tensors.clone(), path) else { continue };
+        let specs = match &source.spec {
+            Some(spec) if spec.arch == arch => vec![spec.clone()],
+            Some(_) => continue,
+            None => variants(source.spec_for(arch, source.classes(arch).unwrap_or(1000))),
+        };
+        for spec in specs {
+            let Ok(graph) = spec.build() else { continue };
+            let shapes = source.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape()));
+            let report = match_weights(&graph, shapes, HeadLoading::IfFits);
+            let whole = report.missing.is_empty() && report.mismatched.is_empty();
+            if whole && !report.is_other_network && !report.matched.is_empty() {
+                let has_head = report.reinitialised.is_empty();
+                fits.push(Fit { spec, has_head, report, source: source.clone() });
+            }
+        }
+    }
+    // What leaves least over is likeliest.
+    fits.sort_by_key(|fit| fit.report.surplus.len());
+    fits
+}
+
+/// The widths of an architecture.
+fn variants(spec: ModelSpec) -> Vec<ModelSpec> {
     const WIDTHS: [f32; 6] = [1.0, 0.35, 0.5, 0.75, 1.3, 1.4];
-    let spec = ModelSpec::new(arch, classes).with_image_size(size);
-    let widths = if arch.has_width() { &WIDTHS[..] } else { &WIDTHS[..1] };
+    let widths = if spec.arch.has_width() { &WIDTHS[..] } else { &WIDTHS[..1] };
     widths.iter().map(|&width| spec.clone().with_width(width)).collect()
 }
 
 impl Fit {
+    /// Whose names the file's tensors have.
+    pub fn naming(&self) -> Naming {
+        self.source.naming
+    }
+
+    /// How pictures are prepared for these weights.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.source.preprocess
+    }
+
+    /// The file's tensors under the network's names and in its layouts, with what belongs to them as metadata.
+    pub fn into_tensors(self) -> NamedTensors {
+        let spec =
+            self.has_head.then(|| serde_json::to_string(&self.spec).expect("a specification is always JSON"));
+        let texts = [
+            ("format", "pt".to_owned()),
+            ("model", self.spec.arch.to_string()),
+            ("width", self.spec.width.to_string()),
+            ("geometry", self.spec.geometry.to_string()),
+            ("preprocess", serde_json::to_string(self.preprocess()).expect("constants are always JSON")),
+        ];
+        let mut tensors: NamedTensors = self.source.tensors.into_iter().collect();
+        let texts = texts.into_iter().chain(spec.map(|spec| ("spec", spec)));
+        tensors.metadata.extend(texts.map(|(key, value)| (key.to_owned(), value)));
+        tensors
+    }
+
     /// The network and its classes in words, as in `resnet18 for 10 classes, torch geometry`.
     pub fn words(&self) -> String {
         let ModelSpec { arch, width, geometry, classes, .. } = &self.spec;
         let width = if *width == 1.0 { String::new() } else { format!(" (width {width})") };
-        let head = match self.has_head {
-            true => format!("for {classes} classes"),
-            false => "without its head".into(),
+        let head = match (self.has_head, &self.spec.head) {
+            (false, _) => "without its head".into(),
+            (true, Head::Original) => format!("for {classes} classes"),
+            (true, head) => format!("for {classes} classes, head {head}"),
         };
-        format!("{arch}{width} {head}, {geometry} geometry")
+        format!("{arch}{width} {head}, {geometry} geometry, names of {}", self.naming())
     }
 }

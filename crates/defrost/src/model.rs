@@ -7,6 +7,7 @@ use defrost_augment::{Interpolation, Op, Pipeline, Resize};
 use defrost_graph::{Graph, ParamStore};
 use defrost_policy::{HeadKind, Recipe, Weights as From};
 use defrost_weights::NamedTensors;
+use defrost_zoo::naming::{self, Naming};
 use defrost_zoo::{
     Arch, Geometry, Head, HeadLoading, LoadOptions, LoadReport, ModelSpec, Preprocess, Weights, keras, timm,
 };
@@ -37,11 +38,18 @@ pub struct Model {
 }
 
 /// Tensors under the zoo's names, and what their file says belongs to them.
+#[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) tensors: Vec<(String, defrost_tensor::HostTensor)>,
     pub(crate) geometry: Geometry,
     pub(crate) preprocess: Preprocess,
     pub(crate) spec: Option<ModelSpec>,
+    /// Whose names the file had.
+    pub(crate) naming: Naming,
+    /// A head other than the published one.
+    pub(crate) head: Option<Head>,
+    /// Whether the file itself says how pictures are prepared.
+    says_preprocess: bool,
     words: String,
     /// The width of a published network.
     width: Option<f32>,
@@ -58,7 +66,7 @@ impl Model {
             From::Embedded => Some(embedded(arch)?),
             From::From(name) => Some(match choose(arch, name, false)? {
                 Some(weights) => published(weights)?,
-                None => named(arch, read(Path::new(name))?, name.clone())?,
+                None => from_path(arch, read(Path::new(name))?, Path::new(name))?,
             }),
             _ => None,
         };
@@ -71,7 +79,23 @@ impl Model {
             spec = spec.with_geometry(source.geometry);
             spec.width = source.width.unwrap_or(spec.width);
         }
-        Self::build(spec, source, HeadLoading::IfFits, recipe.seed)
+        let mut options = LoadOptions::default().with_seed(recipe.seed).with_strict(recipe.model.strict);
+        if recipe.model.keep_head {
+            let weights = || recipe.model.weights.to_string();
+            let source = source.as_ref().ok_or_else(|| Error::NoHeadToKeep { weights: weights() })?;
+            let got = source.classes(arch).ok_or_else(|| Error::NoHeadToKeep { weights: weights() })?;
+            if got != classes {
+                return Err(Error::OtherClasses { weights: weights(), got, want: classes });
+            }
+            spec = spec.with_head(source.own_head());
+            options = options.with_head(HeadLoading::Required);
+        }
+        let mut model = Self::build(spec, source, options)?;
+        if let Some(family) = &recipe.model.preprocess {
+            model.preprocess =
+                Preprocess::from_family(family).ok_or_else(|| Error::NoFamily { name: family.clone() })?;
+        }
+        Ok(model)
     }
 
     /// The network of a checkpoint that defrost wrote, or of any weight file of architecture `arch`, head included; where
@@ -87,34 +111,37 @@ impl Model {
             let classes = weights.classes.ok_or_else(|| Error::NoHead { path: path.into() })?;
             let spec = weights.spec(classes);
             let spec = image_size.map_or(spec.clone(), |size| spec.with_image_size(size));
-            return Self::build(spec, Some(source), HeadLoading::Required, 0);
+            return Self::build(spec, Some(source), LoadOptions::default().with_head(HeadLoading::Required));
         }
         let tensors = read(path)?;
-        let arch = match (arch, spec_of(&tensors)?) {
-            (Some(arch), _) => arch,
-            (None, Some(spec)) => spec.arch,
-            (None, None) => return Err(Error::WhichModel { path: path.into() }),
+        let arches = match (arch, spec_of(&tensors)?) {
+            (Some(arch), _) => vec![arch],
+            (None, Some(spec)) => vec![spec.arch],
+            (None, None) => Arch::ALL.into(),
         };
-        let source = named(arch, tensors, path.display().to_string())?;
-        let spec = match source.spec.clone() {
-            Some(spec) => image_size.map_or(spec.clone(), |size| spec.with_image_size(size)),
-            None => {
-                let classes = classes_in(arch, &source).ok_or_else(|| Error::NoHead { path: path.into() })?;
-                let spec = ModelSpec::new(arch, classes).with_geometry(source.geometry);
-                spec.with_image_size(image_size.unwrap_or(source.preprocess.crop))
+        let fit = crate::inspect::fits(&arches, &tensors, path).into_iter().next();
+        let (spec, source) = match (fit, &arches[..]) {
+            (Some(fit), _) if fit.has_head => (fit.spec, fit.source),
+            (Some(_), _) => return Err(Error::NoHead { path: path.into() }),
+            // It does not fit: loading says why.
+            (None, &[arch]) => {
+                let source = from_path(arch, tensors, path)?;
+                let classes = source.classes(arch).ok_or_else(|| Error::NoHead { path: path.into() })?;
+                (source.spec.clone().unwrap_or_else(|| source.spec_for(arch, classes)), source)
             }
+            (None, _) => return Err(Error::WhichModel { path: path.into() }),
         };
-        Self::build(spec, Some(source), HeadLoading::Required, 0)
+        let spec = image_size.map_or(spec.clone(), |size| spec.with_image_size(size));
+        Self::build(spec, Some(source), LoadOptions::default().with_head(HeadLoading::Required))
     }
 
-    fn build(spec: ModelSpec, source: Option<Source>, head: HeadLoading, seed: u64) -> Result<Self, Error> {
+    fn build(spec: ModelSpec, source: Option<Source>, options: LoadOptions) -> Result<Self, Error> {
         let graph = spec.build()?;
         let Some(source) = source else {
-            let params = ParamStore::init(&graph, seed);
+            let params = ParamStore::init(&graph, options.seed);
             let (preprocess, source) = (Preprocess::torch(), "none: every weight starts fresh".into());
             return Ok(Self { graph: Arc::new(graph), params, preprocess, report: None, source, spec });
         };
-        let options = LoadOptions::default().with_head(head).with_seed(seed);
         let (params, report) = defrost_zoo::load(&graph, source.tensors, &options)?;
         let (preprocess, source) = (source.preprocess, source.words);
         Ok(Self { graph: Arc::new(graph), params, preprocess, report: Some(report), source, spec })
@@ -130,6 +157,15 @@ impl Model {
             _ => Interpolation::Bilinear,
         };
         Pipeline::eval(self.preprocess.crop_fraction(), interpolation)
+    }
+
+    /// Writes into a run what became of the weights it started from, layer by layer: `weights.txt`.
+    pub(crate) fn write_loading(&self, folder: &Path) -> Result<(), Error> {
+        let mut text = format!("{}\n", self.source);
+        for layer in self.report.iter().flat_map(LoadReport::layers) {
+            text += &format!("{:<16}{}  {}\n", layer.outcome.words(), layer.layer, layer.tensors.join(" "));
+        }
+        Ok(defrost_weights::atomic::write_bytes(folder.join("weights.txt"), text.as_bytes())?)
     }
 
     /// [`Model::spec`] as JSON, as a checkpoint carries it.
@@ -212,51 +248,75 @@ fn spec_of(tensors: &NamedTensors) -> Result<Option<ModelSpec>, Error> {
     Ok(Some(spec))
 }
 
+/// The tensors of the file at `path`, with what is known of a published file by its name or by what lies beside it.
+pub(crate) fn from_path(arch: Arch, tensors: NamedTensors, path: &Path) -> Result<Source, Error> {
+    let mut source = named(arch, tensors, path.display().to_string())?;
+    if source.says_preprocess || source.spec.is_some() {
+        return Ok(source);
+    }
+    if let Some(weights) = Weights::of_file(path).filter(|weights| weights.arch == arch) {
+        source.preprocess = weights.preprocess.clone();
+        source.geometry = weights.geometry;
+    } else if matches!(source.naming, Naming::Torch | Naming::Timm)
+        && let Ok(text) = std::fs::read_to_string(path.with_file_name("config.json"))
+        && let Some(config) = timm::Config::parse(&text)
+    {
+        source.preprocess = config.preprocess;
+        source.geometry = config.geometry;
+    }
+    Ok(source)
+}
+
 /// Gives a file's tensors the zoo's names, and finds what belongs to them.
 pub(crate) fn named(arch: Arch, tensors: NamedTensors, words: String) -> Result<Source, Error> {
     let spec = spec_of(&tensors)?;
-    let metadata = |key: &str| tensors.metadata.get(key).map(String::as_str);
-    let is_keras = tensors.iter().any(|(name, _)| name.contains("/"));
-    let geometry = match (metadata("geometry"), &spec) {
+    let texts = tensors.metadata.clone();
+    let metadata = |key: &str| texts.get(key).map(String::as_str);
+    let named = naming::name(arch, tensors.into_iter().collect())?;
+    let geometry = match (metadata("geometry").map(str::parse), &spec) {
         (_, Some(spec)) => spec.geometry,
-        (Some("keras"), _) => Geometry::Keras,
-        _ if is_keras => Geometry::Keras,
-        _ => arch.default_geometry(),
-    };
-    let family = match (geometry, arch) {
-        (Geometry::Tensorflow, _) => "lite",
-        (Geometry::Keras, Arch::MobilenetV2) => "tf",
-        (Geometry::Keras, _) => "caffe",
-        _ => "torch",
+        (Some(Ok(geometry)), _) => geometry,
+        _ => named.geometry,
     };
     let preprocess = match metadata(PREPROCESS) {
         Some(text) if text.starts_with('{') => serde_json::from_str(text)
             .map_err(|e| Error::Metadata { key: PREPROCESS, reason: e.to_string() })?,
         Some(name) => Preprocess::from_family(name)
             .ok_or_else(|| Error::Metadata { key: PREPROCESS, reason: format!("no family `{name}`") })?,
-        None => Preprocess::from_family(family).unwrap_or_else(Preprocess::torch),
+        None if geometry != named.geometry => Preprocess::usual(arch, geometry),
+        None => match metadata("model_config").and_then(keras::image_size) {
+            Some(size) => named.preprocess.with_size(size, size),
+            None => named.preprocess,
+        },
     };
-    let pairs = tensors.into_iter();
-    let tensors = match is_keras {
-        true => keras::to_torchvision(arch.name(), pairs)?,
-        false => timm::to_torchvision(arch, pairs),
-    };
-    Ok(Source { tensors, geometry, preprocess, spec, words, width: None })
+    let says_preprocess = metadata(PREPROCESS).is_some();
+    let (tensors, naming, head) = (named.tensors, named.naming, named.head);
+    Ok(Source { tensors, geometry, preprocess, spec, naming, head, says_preprocess, words, width: None })
 }
 
-/// The classes of the last layer in a file, under its published name.
-pub(crate) fn classes_in(arch: Arch, source: &Source) -> Option<usize> {
-    let last = ModelSpec::new(arch, 1)
-        .build()
-        .ok()?
-        .params()
-        .iter()
-        .rev()
-        .find(|p| p.shape.len() == 2)?
-        .name
-        .clone();
-    let tensor = source.tensors.iter().find(|(n, _)| n.strip_prefix("module.").unwrap_or(n) == last);
-    tensor.and_then(|(_, t)| t.shape().first().copied())
+impl Source {
+    /// The classes of the file's classifier: the rows of the last dense layer that its head has.
+    pub(crate) fn classes(&self, arch: Arch) -> Option<usize> {
+        if let Some(spec) = &self.spec {
+            return Some(spec.classes);
+        }
+        let graph = self.spec_for(arch, 1).build().ok()?;
+        let last = graph.params().iter().rev().find(|p| p.shape.len() == 2)?;
+        let tensor = self.tensors.iter().find(|(name, _)| *name == last.name)?;
+        tensor.1.shape().first().copied()
+    }
+
+    /// The head that the file has: the published one where it does not say another.
+    pub(crate) fn own_head(&self) -> Head {
+        let of_spec = self.spec.as_ref().map(|spec| spec.head.clone());
+        of_spec.or_else(|| self.head.clone()).unwrap_or_default()
+    }
+
+    /// A network of `arch` with the file's head for `classes` classes, in its geometry and for images of its size.
+    pub(crate) fn spec_for(&self, arch: Arch, classes: usize) -> ModelSpec {
+        let spec = ModelSpec::new(arch, classes).with_geometry(self.geometry).with_head(self.own_head());
+        spec.with_image_size(self.preprocess.crop)
+    }
 }
 
 /// A recipe's head as the zoo builds it.
@@ -267,6 +327,9 @@ fn head(head: &defrost_policy::Head) -> Head {
             Head::Pooled { hidden: head.hidden.clone(), dropout: dropout(0.0), batch_norm: head.batch_norm }
         }
         HeadKind::Flattened => Head::Flattened { hidden: head.hidden.clone(), dropout: dropout(0.0) },
+        HeadKind::Fastai => {
+            Head::Fastai { hidden: head.hidden.clone(), dropout: dropout(0.0), concat_pool: true }
+        }
         _ => head.dropout.map_or(Head::Original, |d| Head::Linear { dropout: d as f32 }),
     }
 }

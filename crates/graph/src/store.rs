@@ -23,6 +23,29 @@ impl ParamStore {
         Self::build(graph, |param| initial(param, seed))
     }
 
+    /// The values that `given` has, and fresh ones as [`ParamStore::init`] makes them for the others alone.
+    ///
+    /// # Errors
+    /// A value of another shape than the graph's.
+    pub fn init_where_none(
+        graph: &Graph,
+        seed: u64,
+        given: &mut dyn FnMut(&str) -> Option<HostTensor>,
+    ) -> Result<Self, GraphError> {
+        let mut wrong = None;
+        let store = Self::build(graph, |param| match given(&param.name) {
+            None => initial(param, seed),
+            Some(value) => {
+                if value.shape() != param.shape {
+                    let (name, want) = (param.name.clone(), param.shape.clone());
+                    wrong.get_or_insert(GraphError::ParamShape { name, want, got: value.shape().to_vec() });
+                }
+                value
+            }
+        });
+        wrong.map_or(Ok(store), Err)
+    }
+
     /// Zeros for every parameter.
     pub fn zeros(graph: &Graph) -> Self {
         Self::build(graph, |param| HostTensor::zeros(param.shape.clone()))

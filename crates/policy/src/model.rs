@@ -22,6 +22,22 @@ pub struct Model {
     pub in_channels: usize,
     /// What replaces the classifier of the published network.
     pub head: Head,
+    /// Whether the classifier that the weights come with is kept; then it must be for the classes of the data. Else it is
+    /// replaced where it has other classes.
+    #[serde(skip_serializing_if = "is_false")]
+    pub keep_head: bool,
+    /// Whether it is an error that weights start anew or that the file has any that are not used.
+    #[serde(skip_serializing_if = "is_false")]
+    pub strict: bool,
+    /// How pixels become numbers, where it is not as the weights' origin says: `torch`, `tf`, `caffe`, `inception` or
+    /// `lite`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preprocess: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // What serde asks for.
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Default for Model {
@@ -32,6 +48,9 @@ impl Default for Model {
             width: 1.0,
             in_channels: 3,
             head: Head::default(),
+            keep_head: false,
+            strict: false,
+            preprocess: None,
         }
     }
 }
@@ -137,6 +156,8 @@ pub enum HeadKind {
     Pooled,
     /// The feature map flattened, then dense layers.
     Flattened,
+    /// fastai's: pooled maxima and means, then normalised dense layers (`hidden = 512` and `dropout = 0.5` are fastai's).
+    Fastai,
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {

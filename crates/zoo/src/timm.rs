@@ -4,8 +4,62 @@
 //! in place of the two wide dense layers; their values are in the same order. timm computes as torchvision does.
 
 use defrost_tensor::HostTensor;
+use serde::Deserialize;
 
-use crate::Arch;
+use crate::{Arch, Geometry, Interpolation, Preprocess};
+
+/// What timm's `config.json`, which lies beside `model.safetensors`, says of the weights.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// timm's name of the architecture, as in `tf_efficientnet_lite0`.
+    pub architecture: String,
+    /// How pictures are prepared.
+    pub preprocess: Preprocess,
+    /// Whose arithmetic it is.
+    pub geometry: Geometry,
+}
+
+impl Config {
+    /// Reads a `config.json`; `None` where it is not one of timm's.
+    pub fn parse(json: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct File {
+            architecture: String,
+            pretrained_cfg: Published,
+        }
+        #[derive(Deserialize)]
+        struct Published {
+            mean: Vec<f64>,
+            std: Vec<f64>,
+            #[serde(default)]
+            interpolation: String,
+            input_size: [usize; 3],
+            test_input_size: Option<[usize; 3]>,
+            crop_pct: Option<f64>,
+            test_crop_pct: Option<f64>,
+        }
+        let File { architecture, pretrained_cfg: published } = serde_json::from_str(json).ok()?;
+        let [_, crop, _] = published.test_input_size.unwrap_or(published.input_size);
+        let share =
+            published.test_crop_pct.or(published.crop_pct).filter(|s| *s > 0.0 && *s <= 1.0).unwrap_or(0.875);
+        let positive = |values: &[f64]| values.iter().all(|v| v.is_finite() && *v > 0.0);
+        if crop == 0 || published.mean.len() != published.std.len() || !positive(&published.std) {
+            return None;
+        }
+        let interpolation = match published.interpolation.as_str() {
+            "bicubic" => Interpolation::Bicubic,
+            _ => Interpolation::Bilinear,
+        };
+        // timm's rule: the shorter side is the crop by its share, rounded down.
+        let resize = (crop as f64 / share).floor() as usize;
+        let preprocess = Preprocess { mean: published.mean, std: published.std, ..Preprocess::torch() };
+        let preprocess = preprocess.with_size(resize, crop).with_interpolation(interpolation);
+        let is_tensorflows = architecture == "tf_efficientnet_lite0";
+        let geometry = if is_tensorflows { Geometry::Tensorflow } else { Geometry::Torch };
+        Some(Self { architecture, preprocess, geometry })
+    }
+}
 
 /// `tensors` of timm's `arch` under torchvision's names and shapes, in the order given.
 ///
@@ -145,6 +199,26 @@ mod tests {
             {
                 assert_eq!(map(other), None, "{other}");
             }
+        }
+    }
+
+    #[test]
+    fn a_config_says_how_pictures_are_prepared() {
+        // As the hub has it for resnet18.a1_in1k, shortened.
+        let json = r#"{"architecture": "resnet18", "num_classes": 1000, "pretrained_cfg": {"tag": "a1_in1k",
+            "input_size": [3, 224, 224], "test_input_size": [3, 288, 288], "interpolation": "bicubic", "crop_pct": 0.95,
+            "test_crop_pct": 1.0, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}"#;
+        let config = Config::parse(json).unwrap();
+        assert_eq!(config.geometry, Geometry::Torch);
+        let a1 = crate::Weights::find(Arch::Resnet18, "a1_in1k").unwrap();
+        assert_eq!(config.preprocess, a1.preprocess);
+        let lite = r#"{"architecture": "tf_efficientnet_lite0", "pretrained_cfg": {"input_size": [3, 224, 224],
+            "interpolation": "bicubic", "crop_pct": 0.875, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}"#;
+        let config = Config::parse(lite).unwrap();
+        let tf = crate::Weights::find(Arch::EfficientnetLite0, "tf_in1k").unwrap();
+        assert_eq!((config.preprocess, config.geometry), (tf.preprocess.clone(), tf.geometry));
+        for other in ["", "{}", r#"{"architecture": "resnet18"}"#, &json.replace("0.229", "0.0")] {
+            assert_eq!(Config::parse(other), None, "{other}");
         }
     }
 

@@ -4,4 +4,6 @@ mod det;
 mod freezing;
 mod golden;
 mod keras;
+mod names;
+mod published;
 mod resume;

@@ -8,6 +8,7 @@ use defrost::weights::{NamedTensors, Precision, read, safetensors};
 use defrost::zoo::{Arch, Geometry, ModelSpec};
 use serde_json::Value;
 
+use crate::folder::{SHORT, photos};
 use crate::{run, stderr, stdout};
 
 /// A file that a real tool wrote.
@@ -65,7 +66,9 @@ fn inspect_tells_networks_apart() {
     let fit = &json["fits"][0];
     assert_eq!((fit["model"].as_str(), fit["width"].as_f64()), (Some("mobilenet_v2"), Some(0.5)));
     assert_eq!((fit["classes"].as_u64(), fit["preprocess"]["resize"].as_u64()), (Some(37), Some(256)));
-    assert_eq!(fit["matched"].as_array().unwrap().len(), 262);
+    let layers = fit["layers"].as_array().unwrap();
+    assert_eq!((layers.len(), layers[0]["outcome"].as_str()), (105, Some("matched")));
+    run(here, &["inspect", "half.safetensors", "--strict"], 0);
 
     let mut body = fresh(&ModelSpec::new(Arch::Resnet18, 10));
     body.remove("fc.weight");
@@ -75,12 +78,88 @@ fn inspect_tells_networks_apart() {
     let text = stdout(&run(here, &["inspect", "body.safetensors"], 0));
     for part in [
         "resnet18 without its head",
-        "new           fc.weight",
-        "left over     extra",
-        "matched       conv1.weight",
+        "re-initialised  fc  weight bias",
+        "left over         extra",
+        "matched         conv1  weight",
     ] {
         assert!(text.contains(part), "`{part}` is missing:\n{text}");
     }
+    let text = stderr(&run(here, &["inspect", "body.safetensors", "--strict"], 1));
+    assert!(text.contains("1 not in the network") && text.contains("the head new"), "{text}");
+}
+
+#[test]
+fn a_training_says_what_it_loads_and_keeps_or_refuses_what_it_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let here = temp.path();
+    photos(&here.join("photos"), 4);
+    let spec = ModelSpec::new(Arch::MobilenetV2, 2).with_width(0.35);
+    let mut two = fresh(&spec);
+    safetensors::write(here.join("two.safetensors"), &two, Precision::F32).unwrap();
+    let nine = fresh(&ModelSpec::new(Arch::MobilenetV2, 9).with_width(0.35));
+    safetensors::write(here.join("nine.safetensors"), &nine, Precision::F32).unwrap();
+    two.insert("extra.weight", HostTensor::zeros([1]));
+    safetensors::write(here.join("more.safetensors"), &two, Precision::F32).unwrap();
+    let train = |weights: &str, more: &[&str], code| {
+        let width = ["--set", "model.width=0.35", "--set", "phase.1.epochs=1"];
+        let start = ["train", "photos", "--weights", weights, "--run", "run"];
+        let _ = std::fs::remove_dir_all(here.join("run"));
+        run(here, &[&start, SHORT, &width, more].concat(), code)
+    };
+    let text = stdout(&train("nine.safetensors", &[], 0));
+    for part in [
+        "260 matched: features.0.0 … ",
+        "2 re-initialised: classifier.1",
+        "2 left over: classifier.1",
+        "new head for 2 classes",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing:\n{text}");
+    }
+    let record = std::fs::read_to_string(here.join("run/weights.txt")).unwrap();
+    assert!(
+        record.starts_with("nine.safetensors\n")
+            && record.contains("re-initialised  classifier.1  weight bias"),
+        "{record}"
+    );
+
+    let text = stdout(&train(
+        "two.safetensors",
+        &["--keep-head", "--strict-weights", "--set", "model.preprocess=tf"],
+        0,
+    ));
+    assert!(
+        text.contains("262 matched") && text.contains("its own head") && text.contains("mean 0.5000"),
+        "{text}"
+    );
+    let checkpoint = read(here.join("run/checkpoints/best.safetensors")).unwrap();
+    assert!(checkpoint.metadata["preprocess"].contains("0.5"), "{:?}", checkpoint.metadata);
+    assert!(
+        stderr(&train("nine.safetensors", &["--keep-head"], 1)).contains("for 9 classes, and the data has 2")
+    );
+    assert!(
+        stderr(&train("nine.safetensors", &["--strict-weights"], 1))
+            .contains("re-initialised: `classifier.1.weight`")
+    );
+    assert!(
+        stderr(&train("more.safetensors", &["--strict-weights"], 1))
+            .contains("not in the network: `extra.weight`")
+    );
+    assert!(stdout(&train("more.safetensors", &[], 0)).contains("1 left over: extra"));
+    assert!(stderr(&train("two.safetensors", &["--set", "model.preprocess=tff"], 2)).contains("caffe"));
+
+    // The file's class count is the network's, and the file says which network it is.
+    let predict = [
+        "predict",
+        "--weights",
+        "nine.safetensors",
+        "--keep-head",
+        "--image-size",
+        "64",
+        "photos/red/0.png",
+        "--json",
+    ];
+    let json: Value = serde_json::from_str(&stdout(&run(here, &predict, 0))).unwrap();
+    assert_eq!(json["guesses"].as_array().unwrap().len(), 5, "{json}");
 }
 
 #[test]
@@ -107,7 +186,7 @@ fn convert_goes_through_every_format_and_back() {
 
     // What belongs to the weights goes with them.
     let keras = fresh(&spec.with_geometry(Geometry::Keras));
-    let mut keras_file = keras.clone();
+    let mut keras_file = keras;
     keras_file.metadata.extend([("geometry".into(), "keras".into()), ("preprocess".into(), "tf".into())]);
     safetensors::write(here.join("keras.safetensors"), &keras_file, Precision::F32).unwrap();
     run(here, &["convert", "keras.safetensors", "half.safetensors", "--precision", "f16"], 0);

@@ -120,13 +120,41 @@ fn strictness_is_about_missing_and_surplus() {
     tensors.push(("extra".into(), HostTensor::zeros([1])));
     let error = load(&graph, tensors.clone(), &LoadOptions::default()).unwrap_err().to_string();
     assert!(error.contains("missing: `layer1.0.bn1.bias`\n  not in the network: `extra`"), "{error}");
-    let loose = LoadOptions::default().with_strict(false);
+    let loose = LoadOptions::default().with_partial(true);
     let (store, report) = load(&graph, tensors, &loose).unwrap();
     assert_eq!((report.missing, report.surplus), (vec!["layer1.0.bn1.bias".into()], vec!["extra".into()]));
     assert_eq!(store.get("layer1.0.bn1.bias").unwrap().data()[0], 0.0);
     let none = vec![("extra".to_owned(), HostTensor::zeros([1]))];
     assert!(matches!(load(&graph, none, &loose), Err(ZooError::DoesNotFit { .. })));
     assert!(matches!(load(&graph, Vec::new(), &loose), Err(ZooError::DoesNotFit { .. })));
+}
+
+#[test]
+fn a_report_says_layer_by_layer_what_became_of_what() {
+    let graph = spec(Arch::Resnet18, 5).with_in_channels(1).build().unwrap();
+    let mut tensors = file(&spec(Arch::Resnet18, 9));
+    tensors.push(("extra.weight".into(), HostTensor::zeros([1])));
+    let (_, report) = load(&graph, tensors.clone(), &LoadOptions::default()).unwrap();
+    let layers = report.layers();
+    let row = |i: usize| (layers[i].layer.as_str(), layers[i].outcome, layers[i].tensors.join(" "));
+    assert_eq!(row(0), ("conv1", Outcome::Adapted, "weight".into()));
+    assert_eq!(row(1), ("bn1", Outcome::Matched, "weight bias running_mean running_var".into()));
+    let n = layers.len();
+    assert_eq!(row(n - 3), ("fc", Outcome::Reinitialised, "weight bias".into()));
+    assert_eq!(row(n - 2), ("fc", Outcome::LeftOver, "weight bias".into()));
+    assert_eq!(row(n - 1), ("extra", Outcome::LeftOver, "weight".into()));
+
+    // A strict load accepts neither a new head nor anything that is left over.
+    let strict = LoadOptions::default().with_strict(true);
+    let error = load(&graph, tensors, &strict).unwrap_err().to_string();
+    for part in [
+        "re-initialised: `fc.weight`, `fc.bias`",
+        "of another head: `fc.weight`",
+        "not in the network: `extra.weight`",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(load(&graph, file(&spec(Arch::Resnet18, 5)), &strict).is_ok());
 }
 
 #[test]
