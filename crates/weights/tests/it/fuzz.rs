@@ -169,14 +169,77 @@ fn damaged_entries_of_archives_never_panic() {
 
 #[test]
 fn an_archive_that_unpacks_to_far_more_than_it_is_is_refused() {
-    let mut npy = b"\x93NUMPY\x01\x00\x46\x00".to_vec();
-    let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (400000000,), }";
-    npy.extend_from_slice(format!("{header:69}\n").as_bytes());
-    npy.resize(npy.len() + 400_000_000, 0);
-    let bomb = archive(&[("arr_0.npy".into(), npy)], CompressionMethod::Deflated);
-    assert!(bomb.len() < 2_000_000);
-    let error = npy::read_npz_bytes(&bomb).unwrap_err();
-    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (280000000,), }";
+    let npy = [b"\x93NUMPY\x01\x00\x46\x00", format!("{header:69}\n").as_bytes()].concat();
+    let hit = |name: &str, entry: &str| {
+        let mut all = entries(&fs::read(fixture(name)).unwrap());
+        let hit = all.iter_mut().find(|(n, _)| n.ends_with(entry)).unwrap();
+        hit.1.clear();
+        all
+    };
+    let cases: [(Vec<(String, Vec<u8>)>, &str, Parser); 4] = [
+        (vec![("arr_0.npy".into(), npy)], "arr_0.npy", npy::read_npz_bytes),
+        (hit("keras_model.keras", "model.weights.h5"), "model.weights.h5", keras::read_archive_bytes),
+        (hit("state.pth", "data/0"), "data/0", pytorch::read_bytes),
+        (hit("state.pth", "data.pkl"), "data.pkl", pytorch::read_bytes),
+    ];
+    for (mut all, entry, parse) in cases {
+        let bytes = &mut all.iter_mut().find(|(n, _)| n.ends_with(entry)).unwrap().1;
+        bytes.resize(bytes.len() + 280_000_000, 0);
+        let bomb = archive(&all, CompressionMethod::Deflated);
+        drop(all);
+        assert!(bomb.len() < 2_000_000);
+        let error = parse(&bomb).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { .. }), "{entry}: {error}");
+    }
+}
+
+/// Groups that hold themselves, read as each kind of Keras file, whole and damaged.
+#[test]
+fn circles_in_hdf5_end() {
+    let whole = fs::read(fixture("cycle.weights.h5")).unwrap();
+    let mut random = Random(11);
+    for parse in [keras::read_weights_bytes as Parser, keras::read_hdf5_bytes] {
+        assert!(parse(&whole).is_err());
+        for _ in 0..400 {
+            let mut bytes = whole.clone();
+            random.damage(&mut bytes);
+            sound(parse(&bytes));
+        }
+    }
+}
+
+/// An index may only name files beside it, whatever its text.
+#[test]
+fn damaged_indexes_open_nothing_elsewhere() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("inside");
+    fs::create_dir(&folder).unwrap();
+    let shard = fs::read(fixture("torch.safetensors")).unwrap();
+    fs::write(temp.path().join("outside.safetensors"), &shard).unwrap();
+    fs::write(folder.join("a.safetensors"), &shard).unwrap();
+    let name = safetensors::read_bytes(&shard).unwrap().names().next().unwrap().to_owned();
+    let read = |file: &str| {
+        let text = serde_json::json!({ "metadata": {}, "weight_map": { name.as_str(): file } }).to_string();
+        fs::write(folder.join("m.safetensors.index.json"), &text).unwrap();
+        (safetensors::read(folder.join("m.safetensors.index.json")), text)
+    };
+    let (all, text) = read("a.safetensors");
+    assert_eq!(all.unwrap().len(), 1);
+    let outside = temp.path().join("outside.safetensors");
+    for file in ["../outside.safetensors", "./../outside.safetensors", outside.to_str().unwrap(), "..", "."] {
+        assert!(read(file).0.unwrap_err().to_string().contains("beside the index"), "{file}");
+    }
+    for file in ["", "a.safetensors\0", "m.safetensors.index.json"] {
+        assert!(read(file).0.is_err(), "{file:?}");
+    }
+    let mut random = Random(13);
+    for _ in 0..400 {
+        let mut bytes = text.clone().into_bytes();
+        random.damage(&mut bytes);
+        fs::write(folder.join("m.safetensors.index.json"), &bytes).unwrap();
+        sound(safetensors::read(folder.join("m.safetensors.index.json")));
+    }
 }
 
 #[test]
