@@ -1,5 +1,5 @@
-//! Names, layouts and arithmetic of timm, fastai and Keras against those tools: `tests/fixtures/make_names.py` made the
-//! numbers and says how weights and inputs are defined.
+//! Names, layouts and arithmetic of timm, fastai and Keras against those tools, and of Lasagne's recipe against its
+//! description: `tests/fixtures/make_names.py` made the numbers and says how weights and inputs are defined.
 
 use std::sync::Arc;
 
@@ -39,6 +39,8 @@ fn value(entry: &str, name: &str, shape: &[usize]) -> HostTensor {
     let product = |part: &[usize]| part.iter().product::<usize>() as f64;
     let is_vector = shape.len() == 1;
     let (centre, bound) = match leaf {
+        _ if leaf.starts_with("arr_") && is_vector => (1.0, 0.1),
+        _ if leaf.starts_with("arr_") && shape.len() == 2 => (0.0, (6.0 / shape[0] as f64).sqrt()),
         "weight" | "gamma" | "running_var" | "moving_variance" if is_vector => (1.0, 0.1),
         "beta" | "running_mean" | "moving_mean" => (0.0, 0.1),
         // In PyTorch's names a normalisation's shift is a bias as well.
@@ -65,6 +67,7 @@ fn every_name_of_the_tools_has_its_place_and_nothing_is_left_over() {
         let want = match entry.split(' ').next().unwrap() {
             "fastai" => Naming::Fastai,
             "keras" => Naming::Keras,
+            "lasagne" => Naming::Lasagne,
             _ if arch == Arch::Resnet18 || arch == Arch::Resnet50 => Naming::Torch,
             _ => Naming::Timm,
         };
