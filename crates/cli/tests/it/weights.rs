@@ -163,6 +163,34 @@ fn a_training_says_what_it_loads_and_keeps_or_refuses_what_it_is_told() {
 }
 
 #[test]
+fn preprocessing_comes_with_a_published_file() {
+    let temp = tempfile::tempdir().unwrap();
+    let here = temp.path();
+    let weights = fresh(&ModelSpec::new(Arch::MobilenetV2, 3));
+    let sizes = |file: &str, tensors: &NamedTensors| {
+        defrost::weights::pytorch::write(here.join(file), tensors, Precision::F16).unwrap();
+        let p = &inspect(here, file)["fits"][0]["preprocess"];
+        (
+            p["resize"].as_u64().unwrap(),
+            p["crop"].as_u64().unwrap(),
+            p["interpolation"].as_str().unwrap().to_owned(),
+        )
+    };
+    let bilinear = |resize| (resize, 224, "bilinear".to_owned());
+    assert_eq!(sizes("mine.pth", &weights), bilinear(256));
+    assert_eq!(
+        sizes("mobilenet_v2-7ebf99e0.pth", &weights),
+        bilinear(232),
+        "torchvision's V2, known by its name"
+    );
+    let config = r#"{"architecture": "mobilenetv2_100", "pretrained_cfg": {"input_size": [3, 192, 192],
+        "interpolation": "bicubic", "crop_pct": 0.96, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}"#;
+    std::fs::write(here.join("config.json"), config).unwrap();
+    assert_eq!(sizes("mine.pth", &weights), (200, 192, "bicubic".into()), "timm's config beside the file");
+    assert_eq!(sizes("mobilenet_v2-7ebf99e0.pth", &weights), bilinear(232));
+}
+
+#[test]
 fn convert_goes_through_every_format_and_back() {
     let temp = tempfile::tempdir().unwrap();
     let here = temp.path();
