@@ -11,6 +11,7 @@ use crate::root;
 
 /// The level of each package; an edge may only point to a lower one. Two at one level never see one another.
 const LEVELS: &[(&str, u32)] = &[
+    ("defrost-resize", 0),
     ("defrost-tensor", 0),
     ("defrost-kernels", 1),
     ("defrost-graph", 1),

@@ -1,10 +1,6 @@
 //! Cutting and resizing, antialiased as PIL and `torchvision.transforms.v2` (antialias on) do it.
 
-use std::cell::RefCell;
-
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{InnerPixel, U8, U8x2, U8x3, U8x4};
-use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
+use defrost_resize::{Kernel, Pixels, stretch};
 
 use crate::{Error, Image, Interpolation, Size};
 
@@ -51,48 +47,16 @@ pub(crate) fn resize_part(
     if part.width == size.width && part.height == size.height {
         return Ok(crop_part(image, part));
     }
-    let side = |value: usize| u32::try_from(value).map_err(|e| refused(e.to_string()));
-    let sides = [side(image.width())?, side(image.height())?, side(size.width)?, side(size.height)?];
-    let mut data = vec![0; size.width * size.height * image.channels()];
-    let algorithm = match interpolation {
-        Interpolation::Nearest => ResizeAlg::Nearest,
-        Interpolation::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
-        // Catmull and Rom's kernel is the one with a = -0.5: PIL's and torch's antialiased bicubic.
-        Interpolation::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
+    let kernel = match interpolation {
+        Interpolation::Nearest => Kernel::Nearest,
+        Interpolation::Bilinear => Kernel::Triangle,
+        Interpolation::Bicubic => Kernel::CatmullRom,
     };
-    // A fourth channel need not be an alpha channel, and PIL and torch do not premultiply either.
-    let options = ResizeOptions::new().resize_alg(algorithm).use_alpha(false).crop(
-        part.left as f64,
-        part.top as f64,
-        part.width as f64,
-        part.height as f64,
-    );
-    let stretch = match image.channels() {
-        1 => stretch::<U8>,
-        2 => stretch::<U8x2>,
-        3 => stretch::<U8x3>,
-        _ => stretch::<U8x4>,
-    };
-    stretch(sides, image.data(), &mut data, &options).map_err(refused)?;
-    Image::new(size.width, size.height, image.channels(), data)
-}
-
-/// Resizes pixels of one type; `sides` are width and height of source and target. The library's own choice by a run-time
-/// type would compile its kernels for all of its fourteen types into this crate.
-fn stretch<P: PixelTrait + InnerPixel>(
-    [width, height, to_width, to_height]: [u32; 4],
-    from: &[u8],
-    to: &mut [u8],
-    options: &ResizeOptions,
-) -> Result<(), String> {
-    thread_local! {
-        static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
-    }
-    let source = TypedImageRef::<P>::from_buffer(width, height, from).map_err(|e| e.to_string())?;
-    let mut target = TypedImage::<P>::from_buffer(to_width, to_height, to).map_err(|e| e.to_string())?;
-    RESIZER
-        .with_borrow_mut(|resizer| resizer.resize_typed(&source, &mut target, options))
-        .map_err(|e| e.to_string())
+    let (width, height, channels) = (image.width(), image.height(), image.channels());
+    let from = Pixels { width, height, channels, data: image.data() };
+    let (at, of) = ([part.left, part.top], [part.width, part.height]);
+    let data = stretch(from, at, of, [size.width, size.height], kernel).map_err(refused)?;
+    Image::new(size.width, size.height, channels, data)
 }
 
 /// The part of `size` whose upper left corner is at (`left`, `top`), cut down to what lies inside of the image
