@@ -31,7 +31,7 @@ pub mod mix;
 mod op;
 mod pipeline;
 mod resize;
-mod sheet;
+pub mod sheet;
 mod view;
 mod warp;
 
@@ -46,7 +46,7 @@ pub use op::{
 };
 pub use pipeline::Pipeline;
 pub use resize::{center_crop, crop, resize};
-pub use sheet::contact_sheet;
+pub use sheet::{Sheet, contact_sheet};
 pub use view::{TestTime, View};
 
 #[cfg(test)]

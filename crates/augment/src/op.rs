@@ -93,6 +93,43 @@ pub enum Op {
 }
 
 impl Op {
+    /// All operations with their defaults, those that decide the size first.
+    pub fn all() -> Vec<Self> {
+        vec![
+            Self::RandomResizedCrop(RandomResizedCrop::default()),
+            Self::Resize(Resize::default()),
+            Self::FlipHorizontal(Flip::default()),
+            Self::FlipVertical(Flip::default()),
+            Self::Rotate(Rotate::default()),
+            Self::Affine(Affine::default()),
+            Self::Perspective(Perspective::default()),
+            Self::ColorJitter(ColorJitter::default()),
+            Self::Grayscale(Grayscale::default()),
+            Self::GaussianBlur(GaussianBlur::default()),
+            Self::RandAugment(RandAugment::default()),
+            Self::TrivialAugment(TrivialAugment::default()),
+            Self::RandomErasing(RandomErasing::default()),
+        ]
+    }
+
+    /// The same for every sample, not only for some of them: `p` is 1 where there is one.
+    #[must_use]
+    pub fn always(mut self) -> Self {
+        match &mut self {
+            Self::FlipHorizontal(o) | Self::FlipVertical(o) => o.p = 1.0,
+            Self::Rotate(o) => o.p = 1.0,
+            Self::Affine(o) => o.p = 1.0,
+            Self::Perspective(o) => o.p = 1.0,
+            Self::ColorJitter(o) => o.p = 1.0,
+            Self::Grayscale(o) => o.p = 1.0,
+            Self::GaussianBlur(o) => o.p = 1.0,
+            Self::RandomErasing(o) => o.p = 1.0,
+            Self::RandomResizedCrop(_) | Self::Resize(_) | Self::RandAugment(_) | Self::TrivialAugment(_) => {
+            }
+        }
+        self
+    }
+
     /// The name as written in a recipe.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -299,15 +299,21 @@ fn affine_maps_stay_within_their_parameters() {
 }
 
 #[test]
-fn a_contact_sheet_shows_the_views_of_the_first_epochs() {
+fn all_operations_are_named_once_and_can_be_made_certain() {
+    let all = Op::all();
+    let names: std::collections::BTreeSet<_> = all.iter().map(Op::name).collect();
+    assert_eq!(names.len(), 13);
     let image = photo(40, 30, 3);
-    let pipeline = every_op();
-    let sheet = contact_sheet(&image, &pipeline, Size::square(20), 5, 7).unwrap();
-    assert_eq!((sheet.width(), sheet.height()), (3 * 28 + 8, 3 * 28 + 8));
-    let view = pipeline.apply(&image, Size::square(20), Key::new(5, 2, 0)).unwrap();
-    // The third view is in the second row, first column.
-    assert_eq!(sheet.pixel(8 + 3, 8 + 28 + 4), view.pixel(3, 4));
-    assert_eq!(sheet.pixel(0, 0), [255; 3]);
+    for op in all {
+        let json = format!("{{\"{}\":{{}}}}", op.name());
+        assert_eq!(serde_json::from_str::<Op>(&json).unwrap(), op, "the default");
+        let certain = Pipeline(vec![op.clone().always()]);
+        let changed =
+            |s| certain.apply(&image, Size { width: 40, height: 30 }, Key::new(2, 0, s)).unwrap() != image;
+        // An operation may still be drawn so weak that it changes nothing.
+        let (times, least) = ((0..40).filter(|s| changed(*s)).count(), if op.is_random() { 32 } else { 0 });
+        assert!(times >= least, "{}: {times} of 40", op.name());
+    }
 }
 
 #[test]

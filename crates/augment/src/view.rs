@@ -4,11 +4,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Anchor, Flip, Op, Pipeline};
+use crate::{Anchor, Error, Flip, Op, Pipeline};
 
 /// Which views of each image are predicted.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum TestTime {
     /// The image as it is for evaluation.
@@ -24,10 +24,20 @@ pub enum TestTime {
     /// plain one, `1 - beta` for the mean of the others (fastai's `tta`, whose defaults are 4 and 0.25).
     Augmented {
         /// Views of the training augmentation.
+        #[serde(default = "four")]
         n: usize,
         /// Weight of the plain view, 0 to 1.
+        #[serde(default = "quarter")]
         beta: f64,
     },
+}
+
+const fn four() -> usize {
+    4
+}
+
+const fn quarter() -> f64 {
+    0.25
 }
 
 /// One view: predictions for `pipeline` in the random epoch `epoch` count with `weight`.
@@ -42,6 +52,52 @@ pub struct View {
 }
 
 impl TestTime {
+    /// The words that [`TestTime::named`] knows.
+    pub const NAMES: [&str; 5] = ["plain", "flip", "five_crop", "ten_crop", "augmented"];
+
+    /// fastai's: four views of the training augmentation, and the plain one with a quarter of the weight.
+    pub const fn augmented() -> Self {
+        Self::Augmented { n: four(), beta: quarter() }
+    }
+
+    /// By its name; a number is so many augmented views.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "plain" => Self::Plain,
+            "flip" => Self::Flip,
+            "five_crop" => Self::FiveCrop,
+            "ten_crop" => Self::TenCrop,
+            "augmented" => Self::augmented(),
+            number => Self::Augmented { n: number.parse().ok()?, beta: quarter() },
+        })
+    }
+
+    /// The name as written in a recipe.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Flip => "flip",
+            Self::FiveCrop => "five_crop",
+            Self::TenCrop => "ten_crop",
+            Self::Augmented { .. } => "augmented",
+        }
+    }
+
+    /// Whether every parameter is in its range.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`].
+    pub fn check(&self) -> Result<(), Error> {
+        let check = crate::check::Check { index: 0, op: self.name() };
+        match *self {
+            Self::Augmented { n, beta } => {
+                check.holds("n", n, (1..=1000).contains(&n), "1 to 1000")?;
+                check.holds("beta", beta, (0.0..=1.0).contains(&beta), "0 to 1")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The views, given the pipelines for evaluation and for training.
     ///
     /// Corners are cut from what the evaluation's [`Resize`](crate::Resize) makes of the image; with a crop of 1
@@ -115,6 +171,22 @@ mod tests {
         );
         assert_eq!(weights(&TestTime::Augmented { n: 2, beta: 0.0 }), [0.5; 2]);
         assert_eq!(weights(&TestTime::Augmented { n: 0, beta: 0.25 }), [1.0]);
+    }
+
+    #[test]
+    fn every_kind_has_a_name() {
+        for name in TestTime::NAMES {
+            let kind = TestTime::named(name).unwrap();
+            assert_eq!(kind.name(), name);
+            let text = serde_json::to_string(&kind).unwrap();
+            assert_eq!(serde_json::from_str::<TestTime>(&text).unwrap(), kind, "{text}");
+        }
+        assert_eq!(serde_json::from_str::<TestTime>(r#"{"augmented":{}}"#).unwrap(), TestTime::augmented());
+        assert_eq!(TestTime::named("8"), Some(TestTime::Augmented { n: 8, beta: 0.25 }));
+        assert_eq!(TestTime::named("corners"), None);
+        assert!(TestTime::Augmented { n: 0, beta: 0.25 }.check().is_err());
+        let error = TestTime::Augmented { n: 4, beta: 2.0 }.check().unwrap_err().to_string();
+        assert!(error.contains("beta") && error.contains("0 to 1"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A run folder as pictures.
 //!
 //! [`write()`] makes `report.html`: one file with curves, confusion matrix, mistakes and the recipe, that needs no network
-//! and no viewer but a browser; [`curves_svg`], [`confusion_svg`] and [`lr_find_svg`] give single plots.
+//! and no viewer but a browser; [`curves_svg`], [`confusion_svg`] and [`lr_find_svg`] give single plots, [`png()`] makes pixels
+//! of them, and [`with_captions`] writes the words of a contact sheet.
 //!
 //! **The key decision: the report is made from the run's files, after the fact, by nobody who trains.** It can be made
 //! again at any time, for a run of another machine, and for one that was killed: what is missing is left out, what is
@@ -15,6 +16,7 @@ mod matrix;
 mod origin;
 mod page;
 mod plot;
+mod raster;
 mod run;
 mod say;
 mod story;
@@ -26,6 +28,7 @@ use std::path::{Path, PathBuf};
 pub use error::{Error, Result};
 pub use origin::Origin;
 pub use plot::lr_find_svg;
+pub use raster::{png, save, with_captions};
 
 use crate::run::Run;
 
