@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::error::nearest;
 use crate::{
-    ClassWeights, Clip, HeadKind, Loss, Lr, Metric, Optimizer, PhaseSpec, Recipe, RecipeError,
+    Balance, ClassWeights, Clip, HeadKind, Loss, Lr, Metric, Optimizer, PhaseSpec, Recipe, RecipeError,
     RecipeErrorKind, Schedule, Start, Task, Thaw, Warmup,
 };
 
@@ -81,13 +81,18 @@ impl Recipe {
         rule(data.image_size >= 32, "data.image_size", data.image_size, "it must be at least 32 pixels")?;
         let open = data.val_fraction > 0.0 && data.val_fraction < 1.0;
         rule(open, "data.val_fraction", data.val_fraction, "it must be greater than 0 and less than 1")?;
-        let several = data.balance && self.loss.task() != Task::Classification;
+        let drawn = data.balance != Balance::Natural;
         rule(
-            !several,
+            !drawn || self.loss.task() == Task::Classification,
             "data.balance",
-            "true",
-            "only images of one class each can be drawn equally often by class",
+            "it",
+            "only images of one class each can be drawn by class",
         )?;
+        if let Balance::Weights(table) = &data.balance {
+            for (class, weight) in table {
+                rule(not_negative(*weight), &format!("data.balance.{class}"), weight, NOT_NEGATIVE)?;
+            }
+        }
         let scaled = data.standardize && self.loss.task() != Task::Regression;
         rule(
             !scaled,
@@ -100,6 +105,7 @@ impl Recipe {
         }
         let augment = &self.augment;
         augment.train.check().map_err(|e| RecipeError::new("augment.train", e))?;
+        augment.test_time.check().map_err(|e| RecipeError::new("augment.test_time", e))?;
         rule(not_negative(augment.mixup), "augment.mixup", augment.mixup, NOT_NEGATIVE)?;
         rule(not_negative(augment.cutmix), "augment.cutmix", augment.cutmix, NOT_NEGATIVE)?;
         rule(part_or_all(augment.mix_prob), "augment.mix_prob", augment.mix_prob, PART_OR_ALL)?;

@@ -192,8 +192,8 @@ impl fmt::Display for RecipeError {
 
 impl std::error::Error for RecipeError {}
 
-/// The one of `known` that is most like `word`, if any is like it at all.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+/// The one of `known` that is most like `word` (Jaro and Winkler), if any is like it at all: for messages.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let (likeness, name) = known
         .into_iter()
         .map(|k| (strsim::jaro_winkler(&word.to_lowercase(), &k.to_lowercase()), k))

@@ -25,6 +25,7 @@
 //! assert_eq!(error.to_string(), "`phase.top.epoch`: there is no key `epoch` here; did you mean `epochs`?");
 //! ```
 
+mod balance;
 mod check;
 mod controller;
 mod error;
@@ -51,8 +52,9 @@ mod stop;
 mod task;
 mod thaw;
 
+pub use balance::Balance;
 pub use controller::Controller;
-pub use error::{RecipeError, RecipeErrorKind};
+pub use error::{RecipeError, RecipeErrorKind, nearest};
 pub use finder::{Curve, Point, Suggested, Suggestion, Sweep};
 pub use keras::{KerasLayer, layers as keras_layers};
 pub use lint::{Doubt, Facts, Severity, lint};

@@ -4,7 +4,7 @@
 
 use defrost_graph::{BnMode, Graph, ParamId};
 
-use crate::{ClassWeights, NormMode, Optimizer, Phase, Recipe};
+use crate::{Balance, ClassWeights, NormMode, Optimizer, Phase, Recipe};
 
 /// What is known of the data and the weights before a run. Lists that are empty and values that are `None` are not judged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,8 +55,9 @@ impl Doubt {
         Self { rule, severity, message, set: None }
     }
 
-    fn warning(rule: &'static str, message: String) -> Self {
-        Self::new(rule, Severity::Warning, message)
+    /// A warning of a rule of that name.
+    pub fn warning(rule: &'static str, message: impl Into<String>) -> Self {
+        Self::new(rule, Severity::Warning, message.into())
     }
 
     fn set(self, set: impl Into<String>) -> Self {
@@ -252,7 +253,7 @@ fn imbalance(case: &Case<'_>, doubts: &mut Vec<Doubt>) {
     let few = |n: usize| n > 0 && n * 4 <= median;
     let rare = case.facts.classes.iter().zip(&case.facts.train).filter(|(_, n)| few(**n));
     let rare: Vec<_> = rare.map(|(name, n)| format!("{name} ({n})")).collect();
-    if !rare.is_empty() && !case.recipe.data.balance && !weighted {
+    if !rare.is_empty() && case.recipe.data.balance == Balance::Natural && !weighted {
         let rare: Vec<_> = rare.iter().map(String::as_str).collect();
         let message =
             format!("few training images of {}; half of the classes have {median} or more", listed(&rare));

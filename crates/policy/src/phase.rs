@@ -127,6 +127,30 @@ impl PhaseSpec {
         Self { warmup: Some(warmup), ..self }
     }
 
+    /// With rates of biases and of normalisations multiplied by these.
+    #[must_use]
+    pub fn multipliers(self, bias: f64, norm: f64) -> Self {
+        Self { bias_lr: bias, norm_lr: norm, ..self }
+    }
+
+    /// With the optimizer's state of the phase before.
+    #[must_use]
+    pub fn keep_state(self) -> Self {
+        Self { keep_state: true, ..self }
+    }
+
+    /// With this limit on gradients.
+    #[must_use]
+    pub fn clip(self, clip: Clip) -> Self {
+        Self { clip: Some(clip), ..self }
+    }
+
+    /// With the gradients of so many samples making a step.
+    #[must_use]
+    pub fn accumulate(self, samples: usize) -> Self {
+        Self { accumulate: samples, ..self }
+    }
+
     /// With these thaws.
     #[must_use]
     pub fn thaw(self, thaw: Thaw) -> Self {

@@ -1,10 +1,11 @@
 //! The recipe: everything that decides a run but the data.
 
-use defrost_augment::{Op, Pipeline, Resize};
-use serde::{Deserialize, Serialize};
+use defrost_augment::{Op, Pipeline, Resize, TestTime};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use toml::Value;
 
 use crate::loss::loss;
-use crate::{EarlyStopping, Head, Loss, Metric, Model, PhaseSpec};
+use crate::{Balance, EarlyStopping, Head, Loss, Metric, Model, PhaseSpec};
 
 /// Everything that decides a run, as data. In TOML each key may be left out and then has the default given here.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -121,6 +122,20 @@ impl Recipe {
         self
     }
 
+    /// Mixing batches by mixup and cutmix with these shapes of their beta distributions; 0 for none.
+    #[must_use]
+    pub fn mix(mut self, mixup: f64, cutmix: f64) -> Self {
+        (self.augment.mixup, self.augment.cutmix) = (mixup, cutmix);
+        self
+    }
+
+    /// Measured and used with these views of each image.
+    #[must_use]
+    pub fn test_time(mut self, views: TestTime) -> Self {
+        self.augment.test_time = views;
+        self
+    }
+
     /// Minimising this.
     #[must_use]
     pub fn loss(self, loss: Loss) -> Self {
@@ -149,6 +164,27 @@ impl Recipe {
     #[must_use]
     pub fn recompute(self, recompute: Recompute) -> Self {
         Self { recompute, ..self }
+    }
+
+    /// Keeping the weights of every epoch.
+    #[must_use]
+    pub fn keep_every_epoch(mut self) -> Self {
+        self.checkpoints.every_epoch = true;
+        self
+    }
+
+    /// Drawing classes as often as this says.
+    #[must_use]
+    pub fn balance(mut self, balance: impl Into<Balance>) -> Self {
+        self.data.balance = balance.into();
+        self
+    }
+
+    /// Predicting these columns of a CSV data set.
+    #[must_use]
+    pub fn targets<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
+        self.data.targets = columns.into_iter().map(Into::into).collect();
+        self
     }
 
     /// With another phase at the end.
@@ -183,8 +219,8 @@ pub struct Data {
     /// Whether the numbers of a regression are learned with their mean taken away and divided by their standard deviation in
     /// the training part. Answers and metrics are in the data's own units all the same; the loss is not.
     pub standardize: bool,
-    /// Whether every class is drawn equally often, whatever its number of images.
-    pub balance: bool,
+    /// How often classes are drawn: `true` for all equally often, whatever their numbers of images, or a table of weights.
+    pub balance: Balance,
     /// Whether an unreadable image is an error; else it is skipped and counted.
     pub strict: bool,
     /// Whether a last batch that is not full is left out of training.
@@ -211,7 +247,7 @@ impl Default for Data {
             separator: String::new(),
             split: String::new(),
             standardize: false,
-            balance: false,
+            balance: Balance::Natural,
             strict: false,
             drop_last: false,
             resize: None,
@@ -236,12 +272,37 @@ pub struct Augment {
     pub mix_prob: f64,
     /// Where both are on, the part of the mixed batches that cutmix takes.
     pub switch_prob: f64,
+    /// Views of each image whose predictions are averaged when the finished network is measured or put to use. In TOML a
+    /// word (`"flip"`, `"ten_crop"`, `"augmented"`), a number of augmented views, or `{ augmented = { n = 4, beta = 0.25 } }`.
+    #[serde(deserialize_with = "test_time")]
+    pub test_time: TestTime,
 }
 
 impl Default for Augment {
     /// Random resized crop and flip with torchvision's defaults; no mixing.
     fn default() -> Self {
-        Self { train: Pipeline::train(), mixup: 0.0, cutmix: 0.0, mix_prob: 1.0, switch_prob: 0.5 }
+        Self {
+            train: Pipeline::train(),
+            mixup: 0.0,
+            cutmix: 0.0,
+            mix_prob: 1.0,
+            switch_prob: 0.5,
+            test_time: TestTime::Plain,
+        }
+    }
+}
+
+fn test_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TestTime, D::Error> {
+    let named = |name: &str| {
+        let known = TestTime::NAMES.map(|n| format!("`{n}`")).join(", ");
+        let error = || de::Error::custom(format!("unknown variant `{name}`, expected one of {known}"));
+        TestTime::named(name).ok_or_else(error)
+    };
+    match Value::deserialize(deserializer)? {
+        Value::String(name) => named(&name),
+        Value::Integer(n) => named(&n.to_string()),
+        // The message alone: a position within this little table would mislead.
+        table => TestTime::deserialize(table).map_err(|e| de::Error::custom(e.message())),
     }
 }
 
@@ -280,6 +341,23 @@ impl Default for Ema {
 }
 
 impl Ema {
+    /// With this decay.
+    pub fn of(decay: f64) -> Self {
+        Self { decay, ..Self::default() }
+    }
+
+    /// Updated after every so many steps.
+    #[must_use]
+    pub const fn every(self, steps: usize) -> Self {
+        Self { every: steps, ..self }
+    }
+
+    /// With the full decay from the first update on.
+    #[must_use]
+    pub const fn without_warmup(self) -> Self {
+        Self { warmup: false, ..self }
+    }
+
     /// The decay at update `n`, from 0.
     pub fn decay_at(&self, n: u64) -> f64 {
         if self.warmup { self.decay.min((1.0 + n as f64) / (10.0 + n as f64)) } else { self.decay }

@@ -156,6 +156,25 @@ impl Default for EarlyStopping {
     }
 }
 
+impl EarlyStopping {
+    /// By this metric, after so many epochs without improvement.
+    pub fn of(metric: Metric, patience: usize) -> Self {
+        Self { metric, patience, ..Self::default() }
+    }
+
+    /// With this much counting as an improvement.
+    #[must_use]
+    pub fn min_delta(self, min_delta: f64) -> Self {
+        Self { min_delta, ..self }
+    }
+
+    /// Ending with the last weights instead of the best.
+    #[must_use]
+    pub fn keep_last(self) -> Self {
+        Self { restore_best: false, ..self }
+    }
+}
+
 /// What to do after an epoch.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

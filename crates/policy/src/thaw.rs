@@ -47,6 +47,54 @@ impl Default for Thaw {
     }
 }
 
+impl Thaw {
+    /// One `unit` after another, from the last frozen one to the first; say when.
+    pub fn by(unit: Unit) -> Self {
+        Self { unit, ..Self::default() }
+    }
+
+    /// These selections, one after another; say when.
+    pub fn steps<S: Into<Selection>>(steps: impl IntoIterator<Item = S>) -> Self {
+        Self { steps: steps.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Before these epochs of the phase, from 0.
+    #[must_use]
+    pub fn at(self, epochs: impl Into<Vec<usize>>) -> Self {
+        Self { at: epochs.into(), ..self }
+    }
+
+    /// After so many epochs, and again.
+    #[must_use]
+    pub fn every(self, epochs: usize) -> Self {
+        Self { every: epochs, ..self }
+    }
+
+    /// Where a metric no longer improves.
+    #[must_use]
+    pub fn on_plateau(self, plateau: Plateau) -> Self {
+        Self { plateau: Some(plateau), ..self }
+    }
+
+    /// Each multiplying all rates by this.
+    #[must_use]
+    pub fn lr_factor(self, factor: f64) -> Self {
+        Self { lr_factor: factor, ..self }
+    }
+
+    /// Each starting from the best weights so far.
+    #[must_use]
+    pub fn restore_best(self) -> Self {
+        Self { restore_best: true, ..self }
+    }
+
+    /// Going back if a thaw makes things worse.
+    #[must_use]
+    pub fn rollback(self, rollback: Rollback) -> Self {
+        Self { rollback: Some(rollback), ..self }
+    }
+}
+
 /// What gradual thawing goes by.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,6 +133,19 @@ impl Default for Plateau {
     }
 }
 
+impl Plateau {
+    /// Of this metric, after so many epochs without improvement.
+    pub fn of(metric: Metric, patience: usize) -> Self {
+        Self { metric, patience, ..Self::default() }
+    }
+
+    /// With this much counting as an improvement.
+    #[must_use]
+    pub fn min_delta(self, min_delta: f64) -> Self {
+        Self { min_delta, ..self }
+    }
+}
+
 /// When a thaw counts as a mistake: the metric has not come back to its best from before the thaw.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -104,6 +165,19 @@ impl Default for Rollback {
     /// Validation loss, three epochs, no tolerance.
     fn default() -> Self {
         Self { metric: Metric::Loss, mode: Mode::Auto, patience: 3, tolerance: 0.0 }
+    }
+}
+
+impl Rollback {
+    /// By this metric, which is given so many epochs to come back to its best.
+    pub fn of(metric: Metric, patience: usize) -> Self {
+        Self { metric, patience, ..Self::default() }
+    }
+
+    /// Accepting what is worse by so much.
+    #[must_use]
+    pub fn tolerance(self, tolerance: f64) -> Self {
+        Self { tolerance, ..self }
     }
 }
 

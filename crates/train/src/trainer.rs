@@ -8,7 +8,7 @@ use defrost_data::{Loader, LoaderOptions, Sampling};
 use defrost_exec::{Engine, Plan, Session};
 use defrost_graph::Marking;
 use defrost_plan::{PlanError, Purpose};
-use defrost_policy::Metric;
+use defrost_policy::{Balance, Metric};
 
 use crate::cache::Cache;
 use crate::checkpoint::Snapshot;
@@ -108,7 +108,7 @@ impl<'a> Trainer<'a> {
         session.set_optimizer(&snapshot.optimizer)?;
         session.set_average(snapshot.ema.as_ref())?;
         let recipe = &job.recipe;
-        let sampling = if recipe.data.balance { Sampling::Balanced } else { Sampling::Shuffled };
+        let sampling = sampling(job)?;
         let drop_last = recipe.data.drop_last && job.train.len() >= recipe.batch_size;
         let shuffled = LoaderOptions { sampling, drop_last, ..loader_options(job, &options) };
         let clock = Clock::new(costs(job, options.plan, options.feature_cache)?, state.seconds);
@@ -271,6 +271,19 @@ impl<'a> Trainer<'a> {
 
 pub(crate) fn unsupported(what: &str, why: &str) -> TrainError {
     TrainError::Unsupported { what: what.into(), why: why.into() }
+}
+
+/// How an epoch chooses its samples.
+pub(crate) fn sampling(job: &Job) -> Result<Sampling> {
+    let classes = job.train.classes();
+    Ok(match &job.recipe.data.balance {
+        Balance::Natural => Sampling::Shuffled,
+        Balance::Even => Sampling::Balanced,
+        table => {
+            let unknown = |unknown| TrainError::UnknownClasses { unknown, known: classes.to_vec() };
+            Sampling::ClassWeights(table.weights(classes).map_err(unknown)?.unwrap_or_default())
+        }
+    })
 }
 
 fn loader_options(job: &Job, options: &Options<'_>) -> LoaderOptions {

@@ -97,7 +97,7 @@ fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
 fn averages_accumulation_schedules_and_thaws_go_on_as_they_were() {
     let mut recipe = bare();
     recipe.ema = Some(tiny::ema(2, true));
-    recipe.data.balance = true;
+    recipe.data.balance = true.into();
     (recipe.augment.mixup, recipe.augment.cutmix) = (0.2, 1.0);
     let mut thaw = Thaw::default();
     (thaw.every, thaw.lr_factor) = (1, 0.5);

@@ -1,0 +1,3 @@
+//! The crate as one who depends on it sees it.
+
+mod recipes;
