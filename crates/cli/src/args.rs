@@ -32,6 +32,16 @@ pub(crate) enum Command {
   defrost plan photos
   defrost plan --classes 10 --model resnet50 --weights none --image-size 224")]
     Plan(Plan),
+    /// Find a learning rate: the loss at rising rates, and what four readings of it suggest
+    #[command(after_help = "Examples:
+  defrost lr-find photos                                 of the first phase of the default recipe
+  defrost lr-find photos --recipe f1 --phase 3 --weights runs/photos-1/checkpoints/last.safetensors
+  defrost lr-find photos --steps 50 --end 1 --output rates.png")]
+    LrFind(LrFind),
+    /// Look for mistakes in a run before it runs; exit code 1 where there are warnings
+    #[command(after_help = "Example:
+  defrost lint photos --recipe full --set phase.1.lr=0.1")]
+    Lint(Lint),
     /// Measure a run's best network on a folder of pictures
     #[command(after_help = "Example:
   defrost eval runs/photos-1 more-photos --json")]
@@ -50,6 +60,14 @@ pub(crate) enum Command {
   defrost convert model.h5 model.safetensors
   defrost convert runs/photos-1 best.npz")]
     Convert(Convert),
+    /// Show what augmentation does to pictures, as a contact sheet
+    #[command(after_help = "Examples:
+  defrost augment cat.jpg                                   the default recipe's, epoch by epoch
+  defrost augment cat.jpg --recipe mine.toml --seed 7 --epochs 23
+  defrost augment cat.jpg --op rotate --op 'color_jitter={ hue = 0.1 }'
+  defrost augment cat.jpg cup.jpg --op mixup --op cutmix    two pictures, mixed
+  defrost augment cat.jpg cup.jpg --op all --output sheets/ a picture for each there is")]
+    Augment(Augment),
     /// List the networks and the weights that are known for them
     Models(Models),
     /// Download published weights, or say where they are
@@ -189,6 +207,48 @@ pub(crate) struct Plan {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct LrFind {
+    /// The folder of pictures
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) recipe: Recipe,
+    #[command(flatten)]
+    pub(crate) device: Device,
+    /// The phase of the recipe, by number or name [default: the first]
+    #[arg(long, value_name = "PHASE")]
+    pub(crate) phase: Option<String>,
+    /// Rate of the first step [default: 1e-7]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) start: Option<f64>,
+    /// Rate that the last step comes near to [default: 10]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) end: Option<f64>,
+    /// Steps, each at the next rate [default: 100]
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<usize>,
+    /// Go on although the loss diverges
+    #[arg(long)]
+    pub(crate) to_the_end: bool,
+    /// The plot, .svg or .png
+    #[arg(long, short, default_value = "lr-find.svg", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Print JSON: points, suggestions
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Lint {
+    /// The folder of pictures
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) recipe: Recipe,
+    /// Print JSON, one line a finding
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Eval {
     /// The run
     pub(crate) run: PathBuf,
@@ -263,6 +323,25 @@ pub(crate) struct Convert {
     /// Turn the filters of all convolutions: for networks of Lasagne made with `flip_filters=True`
     #[arg(long)]
     pub(crate) flip_filters: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Augment {
+    /// The pictures; mixup and cutmix mix the first with the last
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) recipe: Recipe,
+    /// One augmentation by itself in place of the recipe's, by its name in a recipe, with parameters or without; may be
+    /// repeated. Also mixup, cutmix and the test-time augmentations flip, five_crop, ten_crop, augmented; or all
+    #[arg(long, value_name = "NAME[=PARAMETERS]")]
+    pub(crate) op: Vec<String>,
+    /// How many epochs' views to show
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<usize>,
+    /// The sheet, .png or .jpg; a folder gets a .jpg for each row
+    #[arg(long, short, default_value = "sheet.png", value_name = "FILE|FOLDER")]
+    pub(crate) output: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -392,16 +471,11 @@ impl Recipe {
         mut recipe: defrost::policy::Recipe,
     ) -> anyhow::Result<defrost::policy::Recipe> {
         use defrost::policy::Recipe;
-        if let Some(name) = &self.recipe {
-            let path = std::path::Path::new(name);
-            recipe = if path.extension().is_some_and(|e| e == "toml") || path.is_file() {
-                let text = std::fs::read_to_string(path).map_err(|e| {
-                    crate::Usage::new(format!("the recipe {} cannot be read: {e}", path.display()))
-                })?;
-                Recipe::from_toml(&text).map_err(|e| crate::Usage::new(format!("{}: {e}", path.display())))?
-            } else {
-                Recipe::named(name)?
-            };
+        if let Some((path, text)) = self.file()? {
+            recipe = Recipe::from_toml(&text)
+                .map_err(|e| crate::Usage::new(format!("{}: {e}", path.display())))?;
+        } else if let Some(name) = &self.recipe {
+            recipe = Recipe::named(name)?;
         }
         let mut set =
             |key: &str, value: Option<String>| value.map_or(Ok(()), |value| recipe.set(key, &value));
@@ -419,6 +493,43 @@ impl Recipe {
             set(key, Some(value.to_owned()))?;
         }
         Ok(recipe)
+    }
+
+    /// `fine_tune`, prepared. First of all its recipe is looked at, then what it needs is brought.
+    pub(crate) fn prepare(
+        &self,
+        fine_tune: defrost::FineTune,
+        quiet: bool,
+    ) -> anyhow::Result<defrost::Prepared> {
+        self.located(fine_tune.check())?;
+        crate::pull::for_recipe(&fine_tune.recipe, quiet)?;
+        self.located(fine_tune.prepare())
+    }
+
+    /// The recipe's file and its text, where a file is given.
+    fn file(&self) -> anyhow::Result<Option<(&std::path::Path, String)>> {
+        let Some(path) = self.recipe.as_deref().map(std::path::Path::new) else { return Ok(None) };
+        if path.extension().is_none_or(|e| e != "toml") && !path.is_file() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| crate::Usage::new(format!("the recipe {} cannot be read: {e}", path.display())))?;
+        Ok(Some((path, text)))
+    }
+
+    /// `result`, whose error says the line of the recipe where the fault is in a file.
+    pub(crate) fn located<T>(&self, result: Result<T, defrost::Error>) -> anyhow::Result<T> {
+        match (result, self.file()?) {
+            (Err(defrost::Error::Recipe(error)), Some((path, text))) => {
+                // What `--set` changed is in no line.
+                let error = match self.set.is_empty() {
+                    true => error.locate(&text),
+                    false => error,
+                };
+                Err(crate::Usage::new(format!("{}: {error}", path.display())).into())
+            }
+            (result, _) => Ok(result?),
+        }
     }
 }
 

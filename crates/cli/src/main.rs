@@ -3,9 +3,12 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or recipe, 130 interrupted and saved.
 
 mod args;
+mod augment;
 mod export;
 mod format;
 mod inspect;
+mod lint;
+mod lr_find;
 mod plan;
 mod predict;
 mod progress;
@@ -45,6 +48,9 @@ fn main() -> ExitCode {
         Command::Predict(args) => predict::predict(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Convert(args) => inspect::convert(&args),
+        Command::LrFind(args) => lr_find::run(&args),
+        Command::Lint(args) => lint::run(&args),
+        Command::Augment(args) => augment::run(&args),
         Command::Models(args) => show::models(args.json),
         Command::Pull(args) => pull::run(&args),
         Command::Export(args) => export::run(&args),

@@ -15,19 +15,19 @@ use crate::format::{bytes, flops, thousands};
 
 pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
     let recipe = args.recipe.resolve()?;
-    crate::pull::for_recipe(&recipe, args.json)?;
     let (model, phases, batch) = match &args.data {
         Some(data) => {
             let mut fine_tune = FineTune::on(data).recipe(recipe.clone());
             fine_tune.images.clone_from(&args.images);
-            let prepared = fine_tune.prepare()?;
+            let prepared = args.recipe.prepare(fine_tune, args.json)?;
             let batch = recipe.batch_size.min(prepared.splits.train.len());
             (prepared.model, prepared.phases, batch)
         }
         None => {
-            recipe.check()?;
+            args.recipe.located(recipe.check().map_err(Into::into))?;
+            crate::pull::for_recipe(&recipe, args.json)?;
             let model = Model::from_recipe(&recipe, args.classes.unwrap_or(2))?;
-            let phases = recipe.resolve(&model.graph)?;
+            let phases = args.recipe.located(recipe.resolve(&model.graph).map_err(Into::into))?;
             (model, phases, recipe.batch_size)
         }
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use defrost::policy::{Recipe, Task};
-use defrost::train::{Aspect, Done, Ending, Folder, Options, Outcome, rule};
+use defrost::train::{Aspect, Done, Ending, Event, Folder, Options, Outcome, rule};
 use defrost::zoo::{self, LoadReport};
 use defrost::{FineTune, Prepared, Start};
 
@@ -21,8 +21,7 @@ pub(crate) fn run(args: &args::Train) -> anyhow::Result<ExitCode> {
         None => (fresh(args)?, Start::Fresh),
     };
     let (quiet, json) = (args.output.quiet, args.output.json);
-    crate::pull::for_recipe(&fine_tune.recipe, quiet || json)?;
-    let prepared = fine_tune.prepare()?;
+    let prepared = args.recipe.prepare(fine_tune, quiet || json)?;
     if !quiet && !json {
         introduce(&prepared)?;
     }
@@ -34,6 +33,12 @@ pub(crate) fn run(args: &args::Train) -> anyhow::Result<ExitCode> {
         _ if std::io::stdout().is_terminal() => Box::new(Bars::new()),
         _ => Box::new(Lines::new()),
     };
+    if json {
+        // What a phase's selection says, the run says itself.
+        for doubt in prepared.warnings().filter(|d| d.rule != "selector") {
+            show.event(&Event::Warning { message: crate::lint::words(&doubt) });
+        }
+    }
     let options = Options {
         stop: Some(&stop),
         accept: args.accept.iter().map(|name| aspect(name)).collect::<Result<_, _>>()?,
@@ -93,7 +98,7 @@ fn aspect(name: &str) -> Result<Aspect, Usage> {
 }
 
 /// The first signal finishes the step and saves; the second ends the program at once.
-fn watch_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+pub(crate) fn watch_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         // In this order: the default action is armed by the first signal and taken by the second.
@@ -150,12 +155,9 @@ fn introduce(prepared: &Prepared) -> anyhow::Result<()> {
             phase.epochs,
             bytes(memory.total())
         )?;
-        for warning in &phase.warnings {
-            writeln!(out, "  warning     {warning}")?;
-        }
     }
-    for warning in &prepared.splits.warnings {
-        writeln!(out, "  warning     {warning}")?;
+    for doubt in prepared.warnings() {
+        writeln!(out, "  warning     {}", crate::lint::words(&doubt))?;
     }
     writeln!(out)?;
     Ok(())

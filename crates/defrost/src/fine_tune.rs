@@ -81,12 +81,23 @@ impl FineTune {
         Self { folder: folder.into(), ..self }
     }
 
+    /// Resolves the recipe against its network before any picture or weight is read: a word that matches nothing costs no
+    /// minute.
+    ///
+    /// # Errors
+    /// Everything that can be wrong with a recipe; an unknown network.
+    pub fn check(&self) -> Result<(), Error> {
+        self.recipe.check()?;
+        self.recipe.resolve(&Model::outline(&self.recipe)?)?;
+        Ok(())
+    }
+
     /// Opens the data, loads the weights and resolves the recipe: everything that can be wrong is found here.
     ///
     /// # Errors
     /// Data, recipe, weights, device, and a plan that does not fit.
     pub fn prepare(self) -> Result<Prepared, Error> {
-        self.recipe.check()?;
+        self.check()?;
         let engine = Device::from_name(&self.device)?;
         let (splits, table) = pictures::open(self.place(), &self.recipe)?;
         // What the trainer would refuse, before the weights are read.

@@ -27,6 +27,7 @@ mod error;
 pub mod export;
 mod fine_tune;
 mod inspect;
+mod lint;
 mod memory;
 mod model;
 mod pictures;

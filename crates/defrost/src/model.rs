@@ -70,11 +70,7 @@ impl Model {
             }),
             _ => None,
         };
-        let mut spec = ModelSpec::new(arch, classes)
-            .with_image_size(recipe.data.image_size)
-            .with_in_channels(recipe.model.in_channels)
-            .with_width(recipe.model.width as f32)
-            .with_head(head(&recipe.model.head));
+        let mut spec = spec(arch, recipe, classes);
         if let Some(source) = &source {
             spec = spec.with_geometry(source.geometry);
             spec.width = source.width.unwrap_or(spec.width);
@@ -96,6 +92,15 @@ impl Model {
                 Preprocess::from_family(family).ok_or_else(|| Error::NoFamily { name: family.clone() })?;
         }
         Ok(model)
+    }
+
+    /// The network that `recipe` asks for without weights and with some number of classes: enough to resolve the recipe
+    /// before anything is loaded.
+    ///
+    /// # Errors
+    /// An unknown architecture, a head or size it does not have.
+    pub fn outline(recipe: &Recipe) -> Result<Graph, Error> {
+        Ok(spec(recipe.model.arch.parse()?, recipe, 2).build()?)
     }
 
     /// The network of a checkpoint that defrost wrote, or of any weight file of architecture `arch`, head included; where
@@ -177,6 +182,14 @@ impl Model {
     pub fn preprocess_json(&self) -> String {
         serde_json::to_string(&self.preprocess).expect("constants are always JSON")
     }
+}
+
+fn spec(arch: Arch, recipe: &Recipe, classes: usize) -> ModelSpec {
+    ModelSpec::new(arch, classes)
+        .with_image_size(recipe.data.image_size)
+        .with_in_channels(recipe.model.in_channels)
+        .with_width(recipe.model.width as f32)
+        .with_head(head(&recipe.model.head))
 }
 
 /// The weights this program carries for `arch`.

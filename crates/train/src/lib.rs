@@ -69,6 +69,7 @@ pub use job::{Ending, Job, Options, Outcome};
 pub use loss::{sigmoid, softmax};
 pub use lr_find::lr_find;
 pub use outputs::{Outputs, Truth};
+pub use phase::lr_found;
 pub use run::{Folder, Run};
 pub use scale::Scale;
 pub use state::{Best, Fingerprint, Smooth, State, Sums};

@@ -225,8 +225,8 @@ impl Trainer<'_> {
     }
 }
 
-/// The curve as an event.
-fn lr_found(phase: usize, curve: &Curve, sweep: &Sweep) -> LrFind {
+/// A finder's curve for a phase (from 0) as an event, with what every reading suggests.
+pub fn lr_found(phase: usize, curve: &Curve, sweep: &Sweep) -> LrFind {
     let suggest = |r: Suggestion| {
         let found = curve.suggest(sweep, r)?;
         let (at_lr, at_loss) = (found.at.lr, found.at.loss);

@@ -1,5 +1,7 @@
 //! The program as a user runs it.
 
+mod augment;
+mod before;
 mod export;
 mod folder;
 mod interrupt;
