@@ -2,6 +2,7 @@
 
 mod fetch;
 mod load_time;
+mod scenarios;
 mod test;
 mod tidy;
 
@@ -17,6 +18,8 @@ cargo xtask COMMAND
            weights again
   load-time FILE MODEL
            how long a weight file takes to become a network's parameters; run it with `cargo run --release -p xtask --`
+  scenarios [--only NAME] [--again] [--table]
+           runs every recipe in full on the emoji set (hours; what has a result is left out) and writes docs/scenarios.md
 ";
 
 fn main() -> ExitCode {
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["fetch"] => fetch::run(),
         ["load-time", file, model] => load_time::run(file, model),
+        ["scenarios", arguments @ ..] => scenarios::run(arguments),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

@@ -6,4 +6,5 @@ mod golden;
 mod keras;
 mod names;
 mod published;
+mod recipes;
 mod resume;
