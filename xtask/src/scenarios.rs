@@ -33,12 +33,14 @@ struct Asked {
     again: bool,
     /// The table alone, from the results there are.
     table: bool,
+    /// The program as tests build it: its kernels are optimised there too, and it is there sooner.
+    dev: bool,
 }
 
 /// Runs what has no result yet, and writes the table.
 pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     let asked = asked(arguments)?;
-    let program = build()?;
+    let program = build(asked.dev)?;
     let recipes = recipes(&program)?;
     for name in &asked.only {
         if !recipes.iter().any(|(recipe, _)| recipe == name) {
@@ -52,7 +54,10 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
         }
         eprintln!("xtask: {name}");
         match measure(&program, name) {
-            Ok(line) => keep(&line)?,
+            Ok(mut line) => {
+                line["build"] = json!(if asked.dev { "dev" } else { "release" });
+                keep(&line)?;
+            }
             // The others may well run.
             Err(error) => eprintln!("xtask: {name}: {error:#}"),
         }
@@ -70,16 +75,19 @@ fn asked(arguments: &[&str]) -> anyhow::Result<Asked> {
             "--only" => asked.only.push((*rest.next().context("--only takes the name of a recipe")?).into()),
             "--again" => asked.again = true,
             "--table" => asked.table = true,
-            other => bail!("`{other}`: scenarios takes --only NAME, --again and --table"),
+            "--dev" => asked.dev = true,
+            other => bail!("`{other}`: scenarios takes --only NAME, --again, --table and --dev"),
         }
     }
     Ok(asked)
 }
 
-/// The program, built for speed.
-fn build() -> anyhow::Result<PathBuf> {
+/// The program, built for speed or as tests build it.
+fn build(dev: bool) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["build", "--release", "--quiet", "--package", "defrost-cli", "--message-format", "json"];
+    let profile = if dev { "dev" } else { "release" };
+    let arguments =
+        ["build", "--profile", profile, "--quiet", "--package", "defrost-cli", "--message-format", "json"];
     let output = Command::new(cargo)
         .args(arguments)
         .current_dir(root())
@@ -260,8 +268,10 @@ fn table(recipes: &[(String, String)], results: &[Value]) -> String {
     if !missing.is_empty() {
         let _ = writeln!(page, "\nNot run yet: {}.", missing.join(", "));
     }
-    let mut when: Vec<_> =
-        results.iter().map(|r| format!("{} on {}", r["date"], r["machine"]).replace('"', "")).collect();
+    let mut when: Vec<_> = results
+        .iter()
+        .map(|r| format!("{} on {}, {} profile", r["date"], r["machine"], r["build"]).replace('"', ""))
+        .collect();
     when.sort();
     when.dedup();
     if !when.is_empty() {
@@ -296,14 +306,14 @@ mod tests {
         let recipes = recipes.map(|(a, b)| (a.to_owned(), b.to_owned()));
         let line = |name: &str, metric: &str, value: f64| {
             json!({ "recipe": name, "network": "mobilenet_v2", "metric": metric, "value": value, "epochs": 10,
-                "best_epoch": 7, "minutes": 1.5, "memory_mb": 500, "resumed": false, "date": "2026-11-21", "machine": "m" })
+                "best_epoch": 7, "minutes": 1.5, "memory_mb": 500, "resumed": false, "date": "2026-11-21", "machine": "m", "build": "release" })
         };
         let page = table(&recipes, &[line("t4-labels", "map", 0.5), line("head", "accuracy", 0.684)]);
         let row =
             "| [`head`](recipes/head.toml) | the head | mobilenet_v2 | 68.4 % | 7 of 10 | 1.5 | 500 MB |";
         assert!(page.contains(row), "{page}");
         assert!(page.contains("| map 50.0 % |") && page.contains("Not run yet: full."), "{page}");
-        assert!(page.contains("Measured 2026-11-21 on m;"), "{page}");
+        assert!(page.contains("Measured 2026-11-21 on m, release profile;"), "{page}");
     }
 
     #[test]

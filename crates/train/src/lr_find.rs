@@ -54,7 +54,7 @@ fn steps(
         batch: recipe.batch_size.min(job.train.len()).max(1),
         size: job.size(),
         seed: recipe.seed,
-        sampling: defrost_data::Sampling::Shuffled,
+        sampling: crate::trainer::sampling(job)?,
         // A smaller batch has another loss for reasons of its own.
         drop_last: true,
         threads: options.loader_threads.unwrap_or(LoaderOptions::train().threads),
