@@ -15,8 +15,7 @@ fn photos(folder: &Path, each: u32) {
         std::fs::create_dir_all(folder.join(class)).unwrap();
         for i in 0..each {
             let value = |x: u32, y: u32, c: u32| {
-                let noise =
-                    (x * 7 + y * 13 + i * 29 + c * 17) * 2_654_435_761u32.wrapping_mul(x + 31 * y + i) >> 27;
+                let noise = (x * 7 + y * 1300 + i * 29_000 + c * 17).wrapping_mul(2_654_435_761) >> 27;
                 noise as u8 + if c == bright { 180 } else { 60 }
             };
             let pixel = |x, y| [0, 1, 2].map(|c| value(x, y, c));
