@@ -208,8 +208,11 @@ pub(crate) struct Plan {
 
 #[derive(Args, Debug)]
 pub(crate) struct LrFind {
-    /// The folder of pictures
+    /// The folder of pictures, or a table
     pub(crate) data: PathBuf,
+    /// The folder that the paths of a table are relative to, if not the table's own
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) images: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) recipe: Recipe,
     #[command(flatten)]
@@ -239,8 +242,11 @@ pub(crate) struct LrFind {
 
 #[derive(Args, Debug)]
 pub(crate) struct Lint {
-    /// The folder of pictures
+    /// The folder of pictures, or a table
     pub(crate) data: PathBuf,
+    /// The folder that the paths of a table are relative to, if not the table's own
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) images: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) recipe: Recipe,
     /// Print JSON, one line a finding

@@ -10,7 +10,9 @@ use crate::args;
 
 pub(crate) fn run(args: &args::Lint) -> anyhow::Result<ExitCode> {
     let recipe = args.recipe.resolve()?;
-    let prepared = args.recipe.prepare(FineTune::on(&args.data).recipe(recipe), args.json)?;
+    let mut fine_tune = FineTune::on(&args.data).recipe(recipe);
+    fine_tune.images.clone_from(&args.images);
+    let prepared = args.recipe.prepare(fine_tune, args.json)?;
     let doubts = prepared.lint();
     let mut out = std::io::stdout().lock();
     for doubt in &doubts {

@@ -17,7 +17,8 @@ const SCALE: f32 = 2.0;
 
 pub(crate) fn run(args: &args::LrFind) -> anyhow::Result<ExitCode> {
     let recipe = args.recipe.resolve()?;
-    let fine_tune = FineTune::on(&args.data).recipe(recipe).device(args.device.name());
+    let mut fine_tune = FineTune::on(&args.data).recipe(recipe).device(args.device.name());
+    fine_tune.images.clone_from(&args.images);
     let prepared = args.recipe.prepare(fine_tune, args.json)?;
     let phase = phase(&prepared.phases, args.phase.as_deref())?;
     let sweep = sweep(args, prepared.phases[phase].find_lr.as_ref())?;
