@@ -263,6 +263,10 @@ pub(crate) struct Eval {
     /// The folder that the paths of a table are relative to, if not the table's own
     #[arg(long, value_name = "FOLDER")]
     pub(crate) images: Option<PathBuf>,
+    /// Average over views of each picture: plain, flip, five_crop, ten_crop, augmented or a number of augmented views
+    /// [default: as the run's recipe says]
+    #[arg(long, value_name = "VIEWS")]
+    pub(crate) tta: Option<String>,
     #[command(flatten)]
     pub(crate) device: Device,
     /// Print JSON
@@ -296,6 +300,10 @@ pub(crate) struct Predict {
     /// Write raw outputs, [n, classes]
     #[arg(long, value_name = "OUT.npy")]
     pub(crate) logits: Option<PathBuf>,
+    /// Average over views of each picture: plain, flip, five_crop, ten_crop, augmented or a number of augmented views
+    /// [default: as the run's recipe says]
+    #[arg(long, value_name = "VIEWS")]
+    pub(crate) tta: Option<String>,
     #[command(flatten)]
     pub(crate) device: Device,
     /// Print JSON, one line a picture

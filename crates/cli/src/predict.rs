@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use defrost::augment::TestTime;
 use defrost::policy::{Metric, Task};
 use defrost::tensor::HostTensor;
 use defrost::train::Validation;
@@ -15,7 +16,7 @@ use crate::format::{number, percent};
 use crate::{Usage, args};
 
 pub(crate) fn eval(args: &args::Eval) -> anyhow::Result<ExitCode> {
-    let trained = Trained::open(&args.run)?.on(&args.device.name())?;
+    let trained = with_views(Trained::open(&args.run)?.on(&args.device.name())?, args.tta.as_deref())?;
     let result = trained.evaluate(&args.data, args.images.as_deref(), &mut |_, _| ())?;
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -130,7 +131,20 @@ fn open(args: &args::Predict) -> anyhow::Result<(Trained, &[PathBuf])> {
             (Trained::open(run)?, inputs)
         }
     };
-    Ok((trained.on(&args.device.name())?, inputs))
+    Ok((with_views(trained.on(&args.device.name())?, args.tta.as_deref())?, inputs))
+}
+
+/// The network with the views that `--tta` asks for.
+fn with_views(trained: Trained, asked: Option<&str>) -> anyhow::Result<Trained> {
+    let Some(asked) = asked else { return Ok(trained) };
+    let views = TestTime::named(asked).ok_or_else(|| {
+        let known = TestTime::NAMES;
+        let nearest = defrost::policy::nearest(asked, known);
+        let meant =
+            nearest.map_or(format!("; known are {}", known.join(", ")), |n| format!("; did you mean `{n}`?"));
+        Usage::new(format!("there are no views `{asked}`{meant}"))
+    })?;
+    trained.test_time(views).map_err(|e| Usage::new(format!("--tta {asked}: {e}")).into())
 }
 
 fn is_array(path: &Path) -> bool {

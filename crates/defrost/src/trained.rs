@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use defrost_augment::{Key, Size};
+use defrost_augment::{Key, Size, TestTime, View};
 use defrost_data::{Dataset, DecodeError, Loader, LoaderOptions, Options as DataOptions};
 use defrost_exec::{Images, Session};
-use defrost_policy::{Data, Loss, Recipe, Task};
+use defrost_policy::{Augment, Data, Loss, Recipe, Task};
 use defrost_tensor::PixelScale;
-use defrost_train::{Folder, Outputs, Scale, Validation};
+use defrost_train::{Folder, Mean, Outputs, Scale, Validation};
 use defrost_zoo::Arch;
 
 use crate::pictures::{self, Place, decode_options};
@@ -29,8 +29,10 @@ pub struct Trained {
     pub loss: Loss,
     /// What the outputs of a regression have to be taken through; absent where they are in the data's units.
     pub scale: Option<Scale>,
-    /// What the run's recipe says of columns of tables.
+    /// What the run's recipe says of columns of tables and of resizing.
     pub data: Data,
+    /// What the run's recipe says of views: those whose answers are averaged, and those of training.
+    pub augment: Augment,
     /// The device's name.
     pub device: String,
 }
@@ -95,11 +97,11 @@ impl Trained {
         let path = folder.checkpoint_path(name.unwrap_or("best"));
         let model = Model::from_file(&path, None, None)?;
         let about = defrost_train::read_about(&path)?;
-        // A recipe that cannot be read any more matters only to the columns of tables.
-        let data =
-            folder.recipe().ok().and_then(|text| Recipe::from_toml(&text).ok()).map(|recipe| recipe.data);
-        let (classes, data) = (folder.classes()?, data.unwrap_or_default());
-        Ok(Self { model, classes, loss: about.loss, scale: about.scale, data, device: "cpu".into() })
+        // A recipe that cannot be read any more matters only to the columns of tables and to views.
+        let recipe = folder.recipe().ok().and_then(|text| Recipe::from_toml(&text).ok());
+        let (data, augment) = recipe.map(|recipe| (recipe.data, recipe.augment)).unwrap_or_default();
+        let (classes, loss, scale) = (folder.classes()?, about.loss, about.scale);
+        Ok(Self { model, classes, loss, scale, data, augment, device: "cpu".into() })
     }
 
     /// The network in a weight file; its classes are the file's, ImageNet's where there are a thousand, or numbers.
@@ -119,7 +121,8 @@ impl Trained {
             false => (0..model.graph.classes()).map(|i| i.to_string()).collect(),
         };
         let (loss, scale) = (about.loss, about.scale);
-        Ok(Self { model, classes, loss, scale, data: Data::default(), device: "cpu".into() })
+        let (data, augment) = Default::default();
+        Ok(Self { model, classes, loss, scale, data, augment, device: "cpu".into() })
     }
 
     fn answer(&self, path: PathBuf, logits: &[f32]) -> Answer {
@@ -155,6 +158,22 @@ impl Trained {
         Ok(Self { device: device.into(), ..self })
     }
 
+    /// The same with other views of each picture, whose answers are averaged.
+    ///
+    /// # Errors
+    /// A number out of its range.
+    pub fn test_time(mut self, views: TestTime) -> Result<Self, Error> {
+        views.check().map_err(defrost_data::Error::from)?;
+        self.augment.test_time = views;
+        Ok(self)
+    }
+
+    /// The views of each picture.
+    fn views(&self) -> Vec<View> {
+        let eval = self.model.eval_pipeline(self.data.resize.clone());
+        self.augment.test_time.views(&eval, &self.augment.train)
+    }
+
     fn session(&self) -> Result<Box<dyn Session>, Error> {
         let engine = Device::from_name(&self.device)?;
         Ok(engine.open(Arc::clone(&self.model.graph), &self.model.params)?)
@@ -167,7 +186,7 @@ impl Trained {
     fn loader(&self, dataset: Dataset) -> Result<Loader, Error> {
         let [height, width] = self.model.spec.image_size;
         let options = LoaderOptions { batch: BATCH, size: Size { width, height }, ..LoaderOptions::eval() };
-        Ok(Loader::new(Arc::new(dataset), self.model.eval_pipeline(None), options)?)
+        Ok(Loader::new(Arc::new(dataset), self.model.eval_pipeline(self.data.resize.clone()), options)?)
     }
 
     /// What the network says of each picture, in their order.
@@ -188,24 +207,32 @@ impl Trained {
         &self,
         images: &[PathBuf],
     ) -> Result<Vec<Result<Answer, (PathBuf, DecodeError)>>, Error> {
-        let (decode, pipeline) =
-            (decode_options(self.model.spec.in_channels), self.model.eval_pipeline(None));
+        let (decode, views) = (decode_options(self.model.spec.in_channels), self.views());
         let [height, width] = self.model.spec.image_size;
-        let load = |path: &PathBuf| -> Result<Vec<u8>, (PathBuf, DecodeError)> {
-            let image = defrost_data::decode_file(path, &decode).map_err(|e| (path.clone(), e))?;
-            let image = pipeline.apply(&image, Size { width, height }, Key::new(0, 0, 0));
-            Ok(image.expect("an evaluation transform suits every picture").data().to_vec())
-        };
+        let load = |path: &PathBuf| defrost_data::decode_file(path, &decode).map_err(|e| (path.clone(), e));
         let (mut session, pixels) = (self.session()?, self.pixels());
         let mut answers = Vec::with_capacity(images.len());
-        for paths in images.chunks(BATCH) {
+        for (chunk, paths) in images.chunks(BATCH).enumerate() {
             let loaded: Vec<_> = paths.iter().map(load).collect();
-            let readable: Vec<u8> = loaded.iter().flatten().flatten().copied().collect();
             let n = loaded.iter().flatten().count();
-            let logits = match n {
-                0 => Vec::new(),
-                _ => session.infer(n, Images::Pixels(&readable, &pixels))?,
-            };
+            let mut mean = Mean::new(self.loss.task(), self.model.graph.classes(), n);
+            let mut logits = Vec::new();
+            for view in views.iter().filter(|_| n > 0) {
+                let mut bytes = Vec::new();
+                for (i, image) in loaded.iter().flatten().enumerate() {
+                    let key = Key::new(0, view.epoch, (chunk * BATCH + i) as u64);
+                    let image = view.pipeline.apply(image, Size { width, height }, key);
+                    bytes.extend_from_slice(
+                        image.expect("a pipeline that was checked suits every picture").data(),
+                    );
+                }
+                logits = session.infer(n, Images::Pixels(&bytes, &pixels))?;
+                mean.add(&logits, view.weight);
+            }
+            // One view's outputs are given as they are.
+            if views.len() > 1 {
+                logits = mean.outputs();
+            }
             let mut rows = logits.chunks_exact(self.model.graph.classes());
             for (path, loaded) in paths.iter().zip(loaded) {
                 let row = loaded.map(|_| rows.next().unwrap_or_default());
@@ -250,10 +277,15 @@ impl Trained {
         let dataset = pictures::open_to_measure(place, &self.data, self.loss.task(), &self.classes, options)?;
         let all = dataset.len();
         let loader = self.loader(dataset)?;
-        let outputs: Outputs =
-            defrost_train::evaluate(&mut *self.session()?, &loader, &self.pixels(), &mut |done| {
-                progress(done, all)
-            })?;
+        let (mut session, views, pixels) = (self.session()?, self.views(), self.pixels());
+        let outputs = if self.augment.test_time == TestTime::Plain {
+            defrost_train::evaluate(&mut *session, &loader, &pixels, &mut |done| progress(done, all))?
+        } else {
+            let task = self.loss.task();
+            defrost_train::evaluate_views(&mut *session, &loader, &pixels, &views, task, &mut |done| {
+                progress(done, all * views.len());
+            })?
+        };
         let outputs = Outputs { scale: self.scale.clone(), ..outputs };
         Ok(outputs.validation(loader.dataset(), &self.loss, "best", None))
     }

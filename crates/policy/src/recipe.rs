@@ -272,7 +272,7 @@ pub struct Augment {
     pub mix_prob: f64,
     /// Where both are on, the part of the mixed batches that cutmix takes.
     pub switch_prob: f64,
-    /// Views of each image whose predictions are averaged when the finished network is measured or put to use. In TOML a
+    /// Views of each image whose predictions are averaged when the finished network is measured (`eval`) or put to use (`predict`). In TOML a
     /// word (`"flip"`, `"ten_crop"`, `"augmented"`), a number of augmented views, or `{ augmented = { n = 4, beta = 0.25 } }`.
     #[serde(deserialize_with = "test_time")]
     pub test_time: TestTime,

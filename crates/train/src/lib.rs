@@ -55,6 +55,7 @@ mod step;
 mod targets;
 mod trainer;
 mod validation;
+mod views;
 
 pub use answers::{class_scores, most_confused, worst_mistakes};
 pub use checkpoint::{About, read_about, read_weights, write_weights, write_weights_as};
@@ -80,6 +81,7 @@ pub use validation::{
     CONFUSED, ClassScore, Confused, LabelAnswer, Labelled, Measured, Prediction, Validation, ValueScore,
     WORST,
 };
+pub use views::{Mean, evaluate_views};
 
 /// The version of the files of a run. A file of a newer version is refused, an older one is read.
 pub const FORMAT: u32 = 1;

@@ -80,6 +80,45 @@ fn a_folder_becomes_a_classifier() {
 }
 
 #[test]
+fn answers_are_means_over_views() {
+    let temp = tempfile::tempdir().unwrap();
+    let here = temp.path();
+    photos(&here.join("photos"), 6);
+    let tta = ["--set", "augment.test_time=flip"];
+    run(here, &[&["train", "photos", "--run", "run", "--quiet"], SHORT, &tta].concat(), 0);
+    let logits = |more: &[&str]| {
+        run(here, &[&["predict", "run", "photos/red/1.png", "--logits", "o.npy"], more].concat(), 0);
+        defrost::weights::npy::read(here.join("o.npy")).unwrap().data().to_vec()
+    };
+    let probabilities = |more: &[&str]| {
+        let mut row = logits(more);
+        defrost::train::softmax(&mut row);
+        row
+    };
+    // Of the network's size: neither resized nor cut, so that a mirror image differs in nothing else.
+    let path = here.join("photos/red/1.png");
+    image::open(&path).unwrap().crop_imm(0, 0, 32, 32).save(&path).unwrap();
+    let (recipe, plain, flip) =
+        (logits(&[]), probabilities(&["--tta", "plain"]), probabilities(&["--tta", "flip"]));
+    assert_eq!(recipe, logits(&["--tta", "flip"]), "the recipe's views where no others are asked for");
+    // The mirror image's answer by itself, of a picture that is a mirror image.
+    image::open(&path).unwrap().fliph().save(&path).unwrap();
+    let mirrored = probabilities(&["--tta", "plain"]);
+    for i in 0..2 {
+        let mean = (plain[i] + mirrored[i]) / 2.0;
+        assert!((flip[i] - mean).abs() < 1e-5, "{flip:?} is not the mean of {plain:?} and {mirrored:?}");
+    }
+    // Three random views and the plain one, the same each time.
+    assert_eq!(logits(&["--tta", "3"]), logits(&["--tta", "3"]));
+    let measured = |tta: &str| stdout(&run(here, &["eval", "run", "photos", "--json", "--tta", tta], 0));
+    let loss = |tta: &str| serde_json::from_str::<Value>(&measured(tta)).unwrap()["loss"].as_f64().unwrap();
+    assert_ne!(loss("ten_crop"), loss("plain"));
+    assert!((loss("ten_crop") - loss("plain")).abs() < 0.2);
+    let text = stderr(&run(here, &["eval", "run", "photos", "--tta", "ten_crp"], 2));
+    assert!(text.contains("did you mean `ten_crop`?"), "{text}");
+}
+
+#[test]
 fn raw_outputs_of_a_weight_file_are_a_runs_own() {
     let temp = tempfile::tempdir().unwrap();
     let here = temp.path();
