@@ -88,7 +88,10 @@ impl FineTune {
     /// Everything that can be wrong with a recipe; an unknown network.
     pub fn check(&self) -> Result<(), Error> {
         self.recipe.check()?;
-        self.recipe.resolve(&Model::outline(&self.recipe)?)?;
+        // A head that is kept is the file's: only loading tells which names it has.
+        if !self.recipe.model.keep_head {
+            self.recipe.resolve(&Model::outline(&self.recipe)?)?;
+        }
         Ok(())
     }
 

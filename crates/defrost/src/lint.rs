@@ -6,7 +6,9 @@ use defrost_augment::{Interpolation, Op, Pipeline, ResizeMode};
 use defrost_data::{Dataset, TargetKind, Warning, duplicates};
 use defrost_policy::{Doubt, Facts, Severity, Sweep};
 use defrost_train::{LrFind, Options};
+use defrost_zoo::Preprocess;
 
+use crate::model::eval_pipeline;
 use crate::{Error, Prepared};
 
 /// Pairs of names that a message may show.
@@ -53,9 +55,10 @@ impl Prepared {
         facts.shared = pairs.map(|(a, b)| (name(&splits.train, a), name(&splits.val, b))).collect();
         facts.pretrained = model.report.is_some();
         if facts.pretrained {
+            let own = model.overridden.as_ref().unwrap_or(&model.preprocess);
             let used = model.eval_pipeline(self.fine_tune.recipe.data.resize.clone());
-            facts.trained_size = Some(model.preprocess.crop);
-            facts.preprocessing = Some((words(&model.eval_pipeline(None)), words(&used)));
+            facts.trained_size = Some(own.crop);
+            facts.preprocessing = Some((words(own, &eval_pipeline(own)), words(&model.preprocess, &used)));
         }
         facts
     }
@@ -88,8 +91,8 @@ fn counts(data: &Dataset) -> Vec<usize> {
     }
 }
 
-/// How an evaluation transform prepares an image.
-fn words(pipeline: &Pipeline) -> String {
+/// How an image is prepared: by this transform, then with these constants.
+fn words(preprocess: &Preprocess, pipeline: &Pipeline) -> String {
     let one = |op: &Op| match op {
         Op::Resize(resize) => {
             let how = match resize.interpolation {
@@ -107,5 +110,9 @@ fn words(pipeline: &Pipeline) -> String {
         }
         other => other.name().to_owned(),
     };
-    pipeline.0.iter().map(one).collect::<Vec<_>>().join(", ")
+    let rounded = |values: &[f64]| values.iter().map(|v| (v * 1000.0).round() / 1000.0).collect::<Vec<_>>();
+    let (mean, std) = (rounded(&preprocess.mean), rounded(&preprocess.std));
+    let order = if preprocess.reversed { ", blue first" } else { "" };
+    let size = pipeline.0.iter().map(one).collect::<Vec<_>>().join(", ");
+    format!("{size}, mean {mean:?} and deviation {std:?} of 1{order}")
 }

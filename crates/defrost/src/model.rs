@@ -31,6 +31,8 @@ pub struct Model {
     pub params: ParamStore,
     /// How pictures are prepared for these weights.
     pub preprocess: Preprocess,
+    /// How they were prepared for the weights in the file, where the recipe has them prepared otherwise.
+    pub overridden: Option<Preprocess>,
     /// What was loaded, what starts anew; `None` for fresh weights.
     pub report: Option<LoadReport>,
     /// Where the weights are from, in words.
@@ -88,8 +90,9 @@ impl Model {
         }
         let mut model = Self::build(spec, source, options)?;
         if let Some(family) = &recipe.model.preprocess {
-            model.preprocess =
+            let other =
                 Preprocess::from_family(family).ok_or_else(|| Error::NoFamily { name: family.clone() })?;
+            model.overridden = Some(std::mem::replace(&mut model.preprocess, other));
         }
         Ok(model)
     }
@@ -145,11 +148,13 @@ impl Model {
         let Some(source) = source else {
             let params = ParamStore::init(&graph, options.seed);
             let (preprocess, source) = (Preprocess::torch(), "none: every weight starts fresh".into());
-            return Ok(Self { graph: Arc::new(graph), params, preprocess, report: None, source, spec });
+            let (graph, overridden, report) = (Arc::new(graph), None, None);
+            return Ok(Self { graph, params, preprocess, overridden, report, source, spec });
         };
         let (params, report) = defrost_zoo::load(&graph, source.tensors, &options)?;
         let (preprocess, source) = (source.preprocess, source.words);
-        Ok(Self { graph: Arc::new(graph), params, preprocess, report: Some(report), source, spec })
+        let (graph, overridden, report) = (Arc::new(graph), None, Some(report));
+        Ok(Self { graph, params, preprocess, overridden, report, source, spec })
     }
 
     /// The transform for evaluation: `resize` where given, else what belongs to the weights.
@@ -157,11 +162,7 @@ impl Model {
         if let Some(resize) = resize {
             return Pipeline(vec![Op::Resize(resize)]);
         }
-        let interpolation = match self.preprocess.interpolation {
-            defrost_zoo::Interpolation::Bicubic => Interpolation::Bicubic,
-            _ => Interpolation::Bilinear,
-        };
-        Pipeline::eval(self.preprocess.crop_fraction(), interpolation)
+        eval_pipeline(&self.preprocess)
     }
 
     /// Writes into a run what became of the weights it started from, layer by layer: `weights.txt`.
@@ -182,6 +183,15 @@ impl Model {
     pub fn preprocess_json(&self) -> String {
         serde_json::to_string(&self.preprocess).expect("constants are always JSON")
     }
+}
+
+/// The transform for evaluation that belongs to weights.
+pub(crate) fn eval_pipeline(preprocess: &Preprocess) -> Pipeline {
+    let interpolation = match preprocess.interpolation {
+        defrost_zoo::Interpolation::Bicubic => Interpolation::Bicubic,
+        _ => Interpolation::Bilinear,
+    };
+    Pipeline::eval(preprocess.crop_fraction(), interpolation)
 }
 
 fn spec(arch: Arch, recipe: &Recipe, classes: usize) -> ModelSpec {

@@ -111,6 +111,9 @@ fn doubts_are_told_by_the_lint_and_before_a_training() {
     photos(&here.join("sound"), 24);
     let sound = ["lint", "sound", "--image-size", "128", "--batch", "8"];
     assert!(stdout(&run(here, &sound, 0)).contains("no warnings"));
+    let other = [&sound[..], &["--set", "model.preprocess=caffe"]].concat();
+    let text = stdout(&run(here, &other, 1));
+    assert!(text.contains("[preprocessing]") && text.contains("blue first"), "{text}");
 }
 
 #[test]
