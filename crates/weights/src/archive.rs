@@ -1,5 +1,6 @@
 //! Zip archives in memory, with a bound on what they unpack to.
 
+use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 
 use zip::ZipArchive;
@@ -49,5 +50,14 @@ impl<'a> Archive<'a> {
             }
         }
         Ok(out)
+    }
+
+    /// The texts by key in the entry `name`; none where there is no such entry.
+    pub(crate) fn metadata(&mut self, name: &str) -> Result<BTreeMap<String, String>> {
+        if !self.names().iter().any(|n| n == name) {
+            return Ok(BTreeMap::new());
+        }
+        serde_json::from_slice(&self.read(name)?)
+            .map_err(|e| Error::malformed(self.format, format!("archive entry `{name}`: {e}")))
     }
 }

@@ -15,6 +15,8 @@ use crate::{Error, Format, NamedTensors, Result, atomic};
 
 const FORMAT: Format = Format::Npy;
 pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
+/// The entry of an `.npz` with its metadata.
+const METADATA: &str = "defrost.json";
 
 /// Reads a `.npy` file: floats, integers and booleans of either byte order, row- or column-major, as f32.
 ///
@@ -64,8 +66,8 @@ pub fn write(path: impl AsRef<Path>, tensor: &HostTensor) -> Result<()> {
     atomic::write(path, |w| write_to(w, tensor))
 }
 
-/// Writes `tensors` to `path` as an `.npz` file of little-endian f32 arrays, whole or not at all ([`atomic`]). Metadata is
-/// left out: the format has no place for it.
+/// Writes `tensors` to `path` as an `.npz` file of little-endian f32 arrays, whole or not at all ([`atomic`]). Metadata lies
+/// beside them as `defrost.json`, which [`read_npz`] reads.
 ///
 /// # Errors
 /// As [`atomic::write`].
@@ -78,6 +80,10 @@ pub fn write_npz(path: impl AsRef<Path>, tensors: &NamedTensors) -> Result<()> {
         for (name, tensor) in tensors.iter() {
             zip.start_file(format!("{name}.npy"), options).map_err(std::io::Error::other)?;
             write_to(&mut zip, tensor)?;
+        }
+        if !tensors.metadata.is_empty() {
+            zip.start_file(METADATA, options).map_err(std::io::Error::other)?;
+            serde_json::to_writer(&mut zip, &tensors.metadata)?;
         }
         w.write_all(zip.finish().map_err(std::io::Error::other)?.get_ref())
     })
@@ -133,6 +139,7 @@ pub fn read_npz_bytes(bytes: &[u8]) -> Result<NamedTensors> {
         })?;
         out.insert(array, tensor);
     }
+    out.metadata = archive.metadata(METADATA)?;
     Ok(out)
 }
 
@@ -236,6 +243,9 @@ mod tests {
         let mut all = NamedTensors::new();
         all.insert("layer1.0.conv1.weight", HostTensor::new([2, 1], vec![1.5, -2.0]).unwrap());
         all.insert("bn1.num_batches_tracked", HostTensor::zeros([]));
+        write_npz(&path, &all).unwrap();
+        assert_eq!(read_npz(&path).unwrap(), all);
+        all.metadata.insert("geometry".into(), "keras".into());
         write_npz(&path, &all).unwrap();
         assert_eq!(read_npz(&path).unwrap(), all);
     }

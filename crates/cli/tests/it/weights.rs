@@ -217,7 +217,10 @@ fn convert_goes_through_every_format_and_back() {
     let mut keras_file = keras;
     keras_file.metadata.extend([("geometry".into(), "keras".into()), ("preprocess".into(), "tf".into())]);
     safetensors::write(here.join("keras.safetensors"), &keras_file, Precision::F32).unwrap();
-    run(here, &["convert", "keras.safetensors", "half.safetensors", "--precision", "f16"], 0);
+    for pair in [["keras.safetensors", "keras.pth"], ["keras.pth", "keras.npz"]] {
+        run(here, &[&["convert"], &pair[..]].concat(), 0);
+    }
+    run(here, &["convert", "keras.npz", "half.safetensors", "--precision", "f16"], 0);
     let fit = inspect(here, "half.safetensors")["fits"][0].clone();
     assert_eq!((fit["geometry"].as_str(), fit["preprocess"]["mean"][0].as_f64()), (Some("keras"), Some(0.5)));
     assert!(

@@ -65,9 +65,11 @@ fn read_zip(bytes: &[u8]) -> Result<NamedTensors> {
     let text = archive.read(&format!("{prefix}data.pkl"))?;
     let pickle = Pickle::parse(&text, FORMAT)?;
     let length = bytes.len() as u64;
-    collect(&pickle, FORMAT, length, big_endian, |key| {
+    let mut out = collect(&pickle, FORMAT, length, big_endian, |key| {
         archive.read(&format!("{prefix}data/{key}")).map(Bytes::Owned)
-    })
+    })?;
+    out.metadata.extend(archive.metadata(&format!("{prefix}{}", write::METADATA))?);
+    Ok(out)
 }
 
 fn read_legacy(bytes: &[u8]) -> Result<NamedTensors> {

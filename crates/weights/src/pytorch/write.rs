@@ -9,8 +9,11 @@ use safetensors::Dtype;
 use crate::safetensors::{plan, write_data};
 use crate::{NamedTensors, Precision, Result, atomic};
 
-/// Writes `tensors` to `path` as a state dict that `torch.load` reads, whole or not at all ([`atomic`]). Metadata is left
-/// out: a state dict has no place for it.
+/// The entry of the archive with metadata, where TorchScript has a file's extra texts.
+pub(super) const METADATA: &str = "extra/defrost.json";
+
+/// Writes `tensors` to `path` as a state dict that `torch.load` reads, whole or not at all ([`atomic`]). Metadata lies beside
+/// it in the archive, where [`read`](super::read) finds it and PyTorch does not look.
 ///
 /// A tensor whose name ends in `num_batches_tracked` is written as a 64-bit integer, as PyTorch has it.
 ///
@@ -33,6 +36,9 @@ pub fn write(path: impl AsRef<Path>, tensors: &NamedTensors, precision: Precisio
         part("byteorder", &mut |w| w.write_all(b"little"))?;
         for (i, ((_, tensor), &dtype)) in tensors.iter().zip(&plan).enumerate() {
             part(&format!("data/{i}"), &mut |w| write_data(w, tensor.data(), dtype))?;
+        }
+        if !tensors.metadata.is_empty() {
+            part(METADATA, &mut |w| Ok(serde_json::to_writer(w, &tensors.metadata)?))?;
         }
         part("version", &mut |w| w.write_all(b"3\n"))?;
         w.write_all(zip.finish().map_err(io::Error::other)?.get_ref())
@@ -111,6 +117,9 @@ mod tests {
         all.insert("bn1.num_batches_tracked", HostTensor::full([], 7.0));
         all.insert("fc.bias", HostTensor::vector(vec![1e-30; 300]));
         all.insert("none", HostTensor::zeros([0, 4]));
+        write(&path, &all, Precision::F32).unwrap();
+        assert_eq!(read(&path).unwrap(), all);
+        all.metadata.insert("geometry".into(), "keras".into());
         write(&path, &all, Precision::F32).unwrap();
         assert_eq!(read(&path).unwrap(), all);
         let bytes = std::fs::read(&path).unwrap();
