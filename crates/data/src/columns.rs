@@ -196,7 +196,7 @@ impl Look {
         if let Some(name) = asked {
             return self.column(name);
         }
-        let looks = |c: &usize| self.cells(*c).next().is_some_and(|cell| has_extension(cell));
+        let looks = |c: &usize| self.cells(*c).next().is_some_and(has_extension);
         let found =
             self.named(IMAGE).find(|c| looks(c)).or_else(|| (0..self.header.len()).find(|c| looks(c)));
         found
