@@ -96,7 +96,7 @@ fn build(dev: bool) -> anyhow::Result<PathBuf> {
         .context("cargo build did not start")?;
     let lines = String::from_utf8_lossy(&output.stdout);
     let program = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let program = program.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).last();
+    let program = program.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).next_back();
     match program {
         Some(program) if output.status.success() => Ok(program),
         _ => bail!("the program cannot be built"),

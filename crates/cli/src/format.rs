@@ -45,11 +45,11 @@ pub(crate) fn percent(part: f64) -> String {
 pub(crate) fn number(x: f64) -> String {
     match x.abs() {
         _ if !x.is_finite() => x.to_string(),
-        a if a >= 999.5 && a < 1e15 => {
+        a if (999.5..1e15).contains(&a) => {
             format!("{}{}", if x < 0.0 { "-" } else { "" }, thousands(a.round() as usize))
         }
         0.0 => "0".into(),
-        a if a < 1e-4 || a >= 1e15 => format!("{x:.3e}"),
+        a if !(1e-4..1e15).contains(&a) => format!("{x:.3e}"),
         a => format!("{x:.0$}", (3 - a.log10().floor() as i32).clamp(0, 8) as usize),
     }
 }

@@ -105,7 +105,7 @@ fn several_labels_a_row() {
     );
     assert!(output.contains("val mAP") && output.contains("best        mAP"), "{output}");
     let lines = std::fs::read_to_string(here.join("run/metrics.jsonl")).unwrap();
-    let epoch = lines.lines().map(json).filter(|l| l["event"] == "epoch").next_back().unwrap();
+    let epoch = lines.lines().map(json).rfind(|l| l["event"] == "epoch").unwrap();
     for metric in ["map", "auc", "f1", "f1_micro"] {
         assert!(epoch["metrics"][metric].as_f64().is_some(), "{epoch}");
     }

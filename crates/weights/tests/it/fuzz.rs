@@ -177,7 +177,8 @@ fn an_archive_that_unpacks_to_far_more_than_it_is_is_refused() {
         hit.1.clear();
         all
     };
-    let cases: [(Vec<(String, Vec<u8>)>, &str, Parser); 4] = [
+    type Entries = Vec<(String, Vec<u8>)>;
+    let cases: [(Entries, &str, Parser); 4] = [
         (vec![("arr_0.npy".into(), npy)], "arr_0.npy", npy::read_npz_bytes),
         (hit("keras_model.keras", "model.weights.h5"), "model.weights.h5", keras::read_archive_bytes),
         (hit("state.pth", "data/0"), "data/0", pytorch::read_bytes),
