@@ -1,0 +1,7 @@
+//! `.keras` archives of Keras 3.
+#![no_main]
+
+use defrost_weights::keras;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| defrost_fuzz::check(keras::read_archive_bytes(bytes)));
