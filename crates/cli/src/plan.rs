@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use defrost::graph::{Graph, Marking};
 use defrost::plan::{Memory, Plan, Purpose, StageRow};
 use defrost::policy::Phase;
-use defrost::train::{device_loss, rule};
+use defrost::train::{device_loss, passes, rule};
 use defrost::{FineTune, Model};
 
 use crate::args;
@@ -35,13 +35,10 @@ pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
     let mut json = Vec::new();
     for (i, phase) in phases.iter().enumerate() {
         let graph = &model.graph;
-        let plan = Plan::new(
-            graph,
-            &phase.marking,
-            batch,
-            Purpose::Train(device_loss(&recipe.loss)?),
-            Default::default(),
-        )?;
+        let (marking, loss) = (&phase.marking, device_loss(&recipe.loss)?);
+        let room = defrost::memory::room();
+        let options = passes(&recipe, graph, (phase, marking), batch, Default::default(), room)?;
+        let plan = Plan::new(graph, marking, batch, Purpose::Train(loss), options)?;
         let rows = plan.stages(graph, &phase.marking);
         let memory = plan.memory(graph, rule(&phase.optimizer, None)?.state());
         if args.json {
@@ -118,7 +115,7 @@ fn below(plan: &Plan, graph: &Graph, memory: Memory) -> String {
         name => format!("frozen up to `{name}`, which is run forward only"),
     };
     format!(
-        "  trains      {} of {} parameters; {cut}\n  a step      {} forward, {} backward\n  memory      {} at its peak: weights {}, gradients {}, optimizer {}, activations {}\n",
+        "  trains      {} of {} parameters; {cut}\n  a step      {} forward, {} backward\n  memory      {} at its peak: weights {}, gradients {}, optimizer {}, activations {}{}\n",
         thousands(trained),
         thousands(all),
         flops(forward),
@@ -128,6 +125,7 @@ fn below(plan: &Plan, graph: &Graph, memory: Memory) -> String {
         bytes(memory.gradients),
         bytes(memory.optimizer),
         bytes(memory.activations),
+        if plan.recomputes() { " (computed again in the backward pass)" } else { "" },
     )
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn eval(args: &args::Eval) -> anyhow::Result<ExitCode> {
 
 /// The scores of each class or label.
 fn classes(out: &mut impl Write, v: &Validation, several: bool) -> std::io::Result<()> {
-    let metric = |m| percent(v.metric(m).unwrap_or(0.0));
+    let metric = |m| v.metric(m).map_or_else(|| "–".to_owned(), percent);
     if several {
         writeln!(out, "mAP       {}, AUC {}", metric(Metric::Map), metric(Metric::Auc))?;
         writeln!(
@@ -44,6 +44,16 @@ fn classes(out: &mut impl Write, v: &Validation, several: bool) -> std::io::Resu
         writeln!(out, "all right {} of {} pictures, loss {:.3}", metric(Metric::Accuracy), v.images, v.loss)?;
     } else {
         writeln!(out, "accuracy  {} of {} pictures, loss {:.3}", metric(Metric::Accuracy), v.images, v.loss)?;
+        if let Some(top5) = v.top5 {
+            writeln!(out, "top 5     {}", percent(top5))?;
+        }
+        writeln!(
+            out,
+            "F1        {} (mean), mAP {}, AUC {}",
+            metric(Metric::F1),
+            metric(Metric::Map),
+            metric(Metric::Auc)
+        )?;
     }
     let width = v.classes.iter().map(|c| c.chars().count()).max().unwrap_or(5).max(5);
     let (name, more) = if several { ("label", "      AP     AUC") } else { ("class", "") };

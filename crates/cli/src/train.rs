@@ -150,10 +150,11 @@ fn introduce(prepared: &Prepared) -> anyhow::Result<()> {
         let label = if i == 0 { "plan" } else { "" };
         writeln!(
             out,
-            "  {label:<12}phase {}: {what}, {} epochs at {rate}, {}",
+            "  {label:<12}phase {}: {what}, {} epochs at {rate}, {}{}",
             i + 1,
             phase.epochs,
-            bytes(memory.total())
+            bytes(memory.total()),
+            if plan.recomputes() { ", activations computed again" } else { "" }
         )?;
     }
     for doubt in prepared.warnings() {

@@ -28,7 +28,7 @@ pub mod export;
 mod fine_tune;
 mod inspect;
 mod lint;
-mod memory;
+pub mod memory;
 mod model;
 mod pictures;
 #[cfg(feature = "pull")]

@@ -3,7 +3,7 @@
 use crate::Error;
 
 /// Bytes that a phase may take, nine tenths of what is free, where the system says.
-pub(crate) fn room() -> Option<usize> {
+pub fn room() -> Option<usize> {
     available().map(|free| free / 10 * 9)
 }
 

@@ -162,4 +162,12 @@ fn a_plan_is_a_table_of_stages() {
     let stage = &json[0]["stages"][0];
     assert_eq!((stage["backward_flops"].as_u64(), stage["saved_bytes"].as_u64()), (Some(0), Some(0)));
     assert!(json[1]["peak_bytes"].as_u64() > json[0]["peak_bytes"].as_u64());
+
+    let again = ["plan", "--classes", "16", "--recipe", "full", "--set"];
+    let plan = |how: &str, json: &[&str]| stdout(&run(temp.path(), &[&again[..], &[how], json].concat(), 0));
+    assert!(plan("recompute=always", &[]).contains("(computed again in the backward pass)"));
+    let peak = |how| {
+        serde_json::from_str::<Value>(&plan(how, &["--json"])).unwrap()[0]["peak_bytes"].as_u64().unwrap()
+    };
+    assert!(5 * peak("recompute=always") < 4 * peak("recompute=never"));
 }

@@ -28,8 +28,10 @@ fn deep() -> Graph {
     b.finish()
 }
 
+type Bits = Vec<(String, Vec<u32>)>;
+
 /// The weights at the end, to the bit; the bytes that the phase was said to take; the decisions.
-fn run(recompute: Recompute, memory: Option<usize>) -> (Vec<(String, Vec<u32>)>, usize, Vec<String>) {
+fn run(recompute: Recompute, memory: Option<usize>) -> (Bits, usize, Vec<String>) {
     let dir = tempfile::tempdir().unwrap();
     let phase = PhaseSpec::new("all", 2, "all").lr(1e-2).optimizer(sgd(0.9));
     let recipe = bare().loss(Loss::default()).monitor(Metric::Loss).recompute(recompute).phase(phase);
