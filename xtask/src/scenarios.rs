@@ -233,7 +233,7 @@ cargo xtask scenarios
 ```
 
 which runs `defrost train datasets/emoji --recipe NAME` for each and makes this page from
-[scenarios.jsonl](scenarios.jsonl). The weights are ImageNet's of the MobileNetV2 in the program, at 128 pixels: most
+[scenarios.jsonl](scenarios.jsonl). The weights are ImageNet's of the MobileNetV2 in the program, at the recipe's size: most
 scenarios come with another network (the first line of a recipe says which), whose published weights are not in this
 repository. `--dev` does the same with the program as tests build it, whose kernels are optimised too. The accuracy is that of the best epoch on the validation part; minutes are those of the whole run, validation
 included; memory is the program's resident set at its peak.

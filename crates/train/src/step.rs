@@ -13,7 +13,7 @@ use crate::trainer::unsupported;
 /// A recipe's loss as a device computes it. Smoothing and class weights are in the rows of [`Targets`](crate::Targets).
 ///
 /// # Errors
-/// [`TrainError::Unsupported`] for a loss that this version does not know.
+/// [`TrainError::Unsupported`](crate::TrainError::Unsupported) for a loss that this version does not know.
 pub fn device_loss(loss: &Loss) -> Result<defrost_graph::Loss> {
     use defrost_graph::Loss as Device;
     Ok(match loss {
@@ -31,7 +31,7 @@ pub fn device_loss(loss: &Loss) -> Result<defrost_graph::Loss> {
 /// The update rule of `optimizer`, its momentum (Adam's first beta) replaced where the schedule sets one.
 ///
 /// # Errors
-/// [`TrainError::Unsupported`] for an optimizer that this version does not know.
+/// [`TrainError::Unsupported`](crate::TrainError::Unsupported) for an optimizer that this version does not know.
 pub fn rule(optimizer: &Optimizer, momentum: Option<f64>) -> Result<Rule> {
     // A schedule cannot give momentum to an optimizer that was asked to have none.
     let moving = |own: f64| momentum.filter(|_| own != 0.0).unwrap_or(own) as f32;
@@ -98,7 +98,7 @@ pub fn passes(
 /// The limit on gradients, as a device has it.
 ///
 /// # Errors
-/// [`TrainError::Unsupported`] for a limit that this version does not know.
+/// [`TrainError::Unsupported`](crate::TrainError::Unsupported) for a limit that this version does not know.
 pub(crate) fn clip(clip: Clip) -> Result<defrost_exec::Clip> {
     match clip {
         Clip::Norm(max) => Ok(defrost_exec::Clip::Norm(max as f32)),
