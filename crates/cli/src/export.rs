@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use defrost::export::OnnxExport;
 use defrost::export::onnx::Output;
-use defrost::export::{OnnxExport, probabilities_of};
 use defrost::zoo::Arch;
 use defrost::{Error, Trained};
 
@@ -15,8 +15,8 @@ use crate::{Usage, args};
 
 pub(crate) fn run(args: &args::Export) -> anyhow::Result<ExitCode> {
     let format = format(args)?;
-    let output = output(args)?;
     let (trained, beside) = open(args)?;
+    let output = output(args, &trained)?;
     let path = match &args.output {
         Some(path) => path.clone(),
         None => beside.join(match format {
@@ -64,13 +64,12 @@ fn format(args: &args::Export) -> anyhow::Result<ExportFormat> {
     Err(Usage::new(format!("{misplaced} is for {of} files alone")).into())
 }
 
-fn output(args: &args::Export) -> anyhow::Result<Output> {
+fn output(args: &args::Export, trained: &Trained) -> anyhow::Result<Output> {
     if !args.probabilities {
         return Ok(Output::Logits);
     }
-    let Some(run) = &args.run else { return Ok(Output::Softmax) };
-    let none = || Usage::new(format!("{} answers with numbers, not with probabilities", run.display()));
-    Ok(probabilities_of(run)?.ok_or_else(none)?)
+    let none = || Usage::new("this network answers with numbers, not with probabilities");
+    Ok(trained.probabilities().ok_or_else(none)?)
 }
 
 /// The network, and the folder that a file of it belongs in.

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use defrost_onnx::{Element, Input, Layout, Options, Output};
-use defrost_policy::{Recipe, Task};
-use defrost_train::{About, Folder};
+use defrost_policy::Task;
+use defrost_train::About;
 use defrost_weights::Precision;
 use serde_json::json;
 
@@ -31,23 +31,20 @@ impl Default for OnnxExport {
     }
 }
 
-/// What makes probabilities of the outputs of a run: the softmax of one class a picture, the logistic function of several
-/// labels; `None` for numbers.
-///
-/// # Errors
-/// No run there, or one whose recipe cannot be read.
-pub fn probabilities_of(run: &Path) -> Result<Option<Output>, Error> {
-    let recipe = Recipe::from_toml(&Folder::open(run)?.recipe()?)?;
-    Ok(match recipe.loss.task() {
-        Task::MultiLabel => Some(Output::Sigmoid),
-        Task::Regression => None,
-        _ => Some(Output::Softmax),
-    })
-}
-
 impl Trained {
+    /// What makes probabilities of the outputs: the softmax of one class a picture, the logistic function of several labels;
+    /// `None` for numbers.
+    pub fn probabilities(&self) -> Option<Output> {
+        match self.loss.task() {
+            Task::MultiLabel => Some(Output::Sigmoid),
+            Task::Regression => None,
+            _ => Some(Output::Softmax),
+        }
+    }
+
     /// Writes the network as an ONNX file and returns its length in bytes. Its outputs are those of [`Trained::predict`];
-    /// its metadata has `classes`, `preprocess` and `spec`, all of them JSON.
+    /// its metadata has `task`, `classes`, `preprocess` and `spec` (the last three JSON), and `scale` where the numbers of a
+    /// regression are `output * std + mean`.
     ///
     /// # Errors
     /// An operation that ONNX does not have, a file that cannot be written.
@@ -59,10 +56,12 @@ impl Trained {
         options.output = what.output;
         options.fold = what.fold;
         options.metadata = vec![
+            ("task".into(), self.loss.task().name().into()),
             ("classes".into(), json!(self.classes).to_string()),
             ("preprocess".into(), self.steps(what.pixels.is_some()).to_string()),
             ("spec".into(), self.model.spec_json()),
         ];
+        options.metadata.extend(self.scale.as_ref().map(|scale| ("scale".into(), json!(scale).to_string())));
         Ok(defrost_onnx::write(path, &self.model.graph, &self.model.params, &options)?)
     }
 
@@ -77,6 +76,8 @@ impl Trained {
             classes: self.classes.clone(),
             spec: self.model.spec_json(),
             preprocess: self.model.preprocess_json(),
+            loss: self.loss.clone(),
+            scale: self.scale.clone(),
             ..About::default()
         };
         defrost_train::write_weights_as(path, &self.model.graph, &self.model.params, &about, precision)?;

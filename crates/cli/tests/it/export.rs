@@ -36,6 +36,7 @@ fn a_run_becomes_onnx_and_a_weight_file() {
         (&false.into(), &serde_json::json!([32, 32]), &"RGB".into(), Some(3))
     );
     assert_eq!(metadata(&plain, "spec")["arch"], "mobilenet_v2");
+    assert!(plain.metadata_props.iter().any(|e| e.key == "task" && e.value == "classification"));
 
     let inside =
         ["export", "run", "--preprocess-inside", "--probabilities", "--no-fold", "-o", "inside.onnx"];
