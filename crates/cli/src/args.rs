@@ -25,7 +25,9 @@ pub(crate) enum Command {
   defrost train photos --set phase.2.epochs=20   one value of the recipe changed
   defrost train labels.csv --images photos       a table with a column of paths and one of classes
   defrost train tags.csv --recipe t4-labels      several labels a picture; numbers by t4-regression
-  defrost train --resume runs/photos-1           go on with an interrupted run")]
+  defrost train --resume runs/photos-1           go on with an interrupted run
+  defrost train --resume runs/photos-1 --recipe full
+                                                 thaw by hand: another recipe goes on where a run ended")]
     Train(Train),
     /// Show what a training would do, stage by stage, without training
     #[command(after_help = "Examples:
@@ -161,12 +163,26 @@ pub(crate) struct Train {
     /// The run's folder; by default a new one below runs/
     #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
     pub(crate) run: Option<PathBuf>,
-    /// Go on with this interrupted run: the same bits as without the interruption
+    /// Go on with this interrupted run: the same bits as without the interruption. With --recipe, go on with a run that is
+    /// over by that recipe's phases
     #[arg(long, value_name = "RUN")]
     pub(crate) resume: Option<PathBuf>,
+    /// Begin the phases of --recipe now, although the resumed run is not over
+    #[arg(long, requires = "resume", requires = "recipe")]
+    pub(crate) next: bool,
+    /// Begin from this checkpoint of the resumed run: best, best-1 or a name that was saved
+    #[arg(long, value_name = "NAME", requires = "resume", requires = "recipe")]
+    pub(crate) start: Option<String>,
+    /// Save the last weights as the run's checkpoint of this name, beside best and last
+    #[arg(long, value_name = "NAME")]
+    pub(crate) save: Option<String>,
     /// Resume although this differs: data, recipe or preprocessing
     #[arg(long, value_name = "WHAT", requires = "resume")]
     pub(crate) accept: Vec<String>,
+    /// A folder of pictures of the task that the weights come from, one sub-folder a class: after each epoch say how much
+    /// of it is left
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) retain: Option<PathBuf>,
     /// A picture that cannot be read is an error
     #[arg(long)]
     pub(crate) strict: bool,
@@ -480,17 +496,26 @@ impl Recipe {
     }
 
     /// `recipe`, or the one asked for, with everything that was changed.
-    pub(crate) fn change(
+    pub(crate) fn change(&self, recipe: defrost::policy::Recipe) -> anyhow::Result<defrost::policy::Recipe> {
+        self.adapt(self.asked()?.unwrap_or(recipe))
+    }
+
+    /// The recipe asked for, as it is.
+    pub(crate) fn asked(&self) -> anyhow::Result<Option<defrost::policy::Recipe>> {
+        use defrost::policy::Recipe;
+        if let Some((path, text)) = self.file()? {
+            let recipe = Recipe::from_toml(&text)
+                .map_err(|e| crate::Usage::new(format!("{}: {e}", path.display())))?;
+            return Ok(Some(recipe));
+        }
+        Ok(self.recipe.as_deref().map(Recipe::named).transpose()?)
+    }
+
+    /// `recipe` with everything that was changed.
+    pub(crate) fn adapt(
         &self,
         mut recipe: defrost::policy::Recipe,
     ) -> anyhow::Result<defrost::policy::Recipe> {
-        use defrost::policy::Recipe;
-        if let Some((path, text)) = self.file()? {
-            recipe = Recipe::from_toml(&text)
-                .map_err(|e| crate::Usage::new(format!("{}: {e}", path.display())))?;
-        } else if let Some(name) = &self.recipe {
-            recipe = Recipe::named(name)?;
-        }
         let mut set =
             |key: &str, value: Option<String>| value.map_or(Ok(()), |value| recipe.set(key, &value));
         set("model.arch", self.model.clone())?;

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use defrost::policy::{Metric, Task};
-use defrost::train::{Epoch, Event, PhaseStart};
+use defrost::train::{Epoch, Event, PhaseStart, SOURCE_ACCURACY};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::format::{metric, metric_name, percent, seconds, thousands};
@@ -145,9 +145,11 @@ fn epoch_line(epoch: &Epoch, epochs: usize, task: Task) -> String {
         None => String::new(),
     };
     let val_loss = epoch.val_loss.map_or(String::new(), |l| format!(" ({l:.3})"));
+    let source =
+        epoch.metrics.get(SOURCE_ACCURACY).map_or(String::new(), |a| format!("  source {}", percent(*a)));
     let train = epoch.train_accuracy.map_or(String::new(), |a| format!("  train {:>6}", percent(a)));
     format!(
-        "    epoch {:>3}/{epochs}  loss {:.3}{train}{val}{val_loss}  {:>6} img/s  {:>6}{}",
+        "    epoch {:>3}/{epochs}  loss {:.3}{train}{val}{val_loss}{source}  {:>6} img/s  {:>6}{}",
         epoch.epoch + 1,
         epoch.train_loss,
         thousands(epoch.images_per_second.round() as usize),
@@ -159,6 +161,13 @@ fn epoch_line(epoch: &Epoch, epochs: usize, task: Task) -> String {
 fn other_line(event: &Event) -> Option<String> {
     match event {
         Event::Warning { message } => Some(format!("  warning     {message}")),
+        Event::Retention(r) => {
+            let accuracy = percent(r.source_accuracy?);
+            Some(format!(
+                "  source      {accuracy} of {} pictures before training",
+                thousands(r.source_images)
+            ))
+        }
         Event::Decision(d) => Some(format!("  decided     {}: {}", d.what, d.reason)),
         _ => None,
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use defrost::policy::{Recipe, Task};
-use defrost::train::{Aspect, Done, Ending, Event, Folder, Options, Outcome, rule};
+use defrost::train::{Aspect, Done, Ending, Event, Folder, Options, Outcome, phases_done, rule};
 use defrost::zoo::{self, LoadReport};
 use defrost::{FineTune, Prepared, Start};
 
@@ -17,7 +17,7 @@ use crate::{Usage, args};
 
 pub(crate) fn run(args: &args::Train) -> anyhow::Result<ExitCode> {
     let (fine_tune, start) = match &args.resume {
-        Some(run) => (resumed(args, run)?, Start::Resume),
+        Some(run) => resumed(args, run)?,
         None => (fresh(args)?, Start::Fresh),
     };
     let (quiet, json) = (args.output.quiet, args.output.json);
@@ -54,14 +54,16 @@ fn fresh(args: &args::Train) -> anyhow::Result<FineTune> {
     let data = args.data.clone().ok_or_else(|| Usage::new("give a folder of pictures"))?;
     let mut recipe = args.recipe.resolve()?;
     recipe.data.strict |= args.strict;
+    retain(args, &mut recipe);
+    save(args, &mut recipe);
     let folder = args.run.clone().unwrap_or_else(|| new_folder(&data, &recipe));
     let mut fine_tune = FineTune::on(data);
     fine_tune.images.clone_from(&args.images);
     Ok(fine_tune.recipe(recipe).device(args.device.name()).into_folder(folder))
 }
 
-/// An interrupted run, with its own recipe unless another is given.
-fn resumed(args: &args::Train, run: &Path) -> anyhow::Result<FineTune> {
+/// A run to be gone on with: where it was interrupted by its own recipe, or by the phases of another one.
+fn resumed(args: &args::Train, run: &Path) -> anyhow::Result<(FineTune, Start)> {
     let folder = Folder::open(run).map_err(defrost::Error::from)?;
     let data = match (&args.data, defrost::data_of(run)) {
         (Some(data), _) => data.clone(),
@@ -71,12 +73,53 @@ fn resumed(args: &args::Train, run: &Path) -> anyhow::Result<FineTune> {
         }
     };
     let own = Recipe::from_toml(&folder.recipe().map_err(defrost::Error::from)?)?;
-    let recipe = args.recipe.change(own)?;
+    let at = folder.state().map_err(defrost::Error::from)?.at;
+    let over = at.phase >= own.phases.len();
+    let (mut recipe, start) = match args.recipe.asked()? {
+        Some(next) if over || args.next => {
+            // Values are changed before the phases that are done come in front: numbers of phases are the new recipe's.
+            let mut next = args.recipe.adapt(next.like(&own))?;
+            if let (Some(name), Some(first)) = (&args.start, next.phases.first_mut()) {
+                first.start = name.clone().into();
+            }
+            save(args, &mut next);
+            (next.after(&own, phases_done(at)), Start::Proceed)
+        }
+        Some(_) if !args.accept.iter().any(|what| what == "recipe") => {
+            return Err(Usage::new(format!(
+                "{} was interrupted before its end. Go on with it without `--recipe`; or add `--next` to begin the \
+                 other recipe now, or `--accept recipe` to go on at the same epoch of the other recipe",
+                run.display()
+            ))
+            .into());
+        }
+        asked => {
+            let mut recipe = args.recipe.adapt(asked.unwrap_or(own))?;
+            save(args, &mut recipe);
+            (recipe, Start::Resume)
+        }
+    };
+    retain(args, &mut recipe);
     // The folder of a table goes with the table.
     let mut fine_tune = FineTune::on(data);
     fine_tune.images =
         args.images.clone().or_else(|| defrost::images_of(run).filter(|_| args.data.is_none()));
-    Ok(fine_tune.recipe(recipe).device(args.device.name()).into_folder(run))
+    Ok((fine_tune.recipe(recipe).device(args.device.name()).into_folder(run), start))
+}
+
+/// The name that the last weights are saved under.
+fn save(args: &args::Train, recipe: &mut Recipe) {
+    if let (Some(name), Some(last)) = (&args.save, recipe.phases.last_mut()) {
+        last.save = Some(name.clone());
+    }
+}
+
+/// The folder of the source task, from wherever the run is resumed.
+fn retain(args: &args::Train, recipe: &mut Recipe) {
+    if let Some(folder) = &args.retain {
+        let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+        recipe.retention.source = Some(whole.display().to_string());
+    }
 }
 
 /// `runs/DATA-NETWORK-N` with the first N that is free.

@@ -113,6 +113,35 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
+    /// A run that does not say where its pictures are.
+    #[error("{} does not say where its pictures are: give the folder", run.display())]
+    WhereIsData {
+        /// The run's folder.
+        run: PathBuf,
+    },
+    /// Weights without the head of the task that they come from.
+    #[error(
+        "what is left of the source task can only be measured through its head, and the weights `{weights}` have none: \
+         give a file that has one with `--weights FILE`, or leave out `--retain` (`retention.source`)"
+    )]
+    NoSourceHead {
+        /// The weights, as the recipe has them.
+        weights: String,
+    },
+    /// Images of the source task whose folders name no class of its head.
+    #[error(
+        "{}: the head of the source task has {outputs} outputs, and these {folders} folders do not say which they are: \
+         name them after its classes, ImageNet's identifiers (`n01440764`) or the outputs' numbers from 0",
+        path.display()
+    )]
+    SourceClasses {
+        /// The folder of images.
+        path: PathBuf,
+        /// The head's outputs.
+        outputs: usize,
+        /// Sub-folders.
+        folders: usize,
+    },
     /// Metadata of a checkpoint that cannot be understood.
     #[error("the checkpoint's `{key}` cannot be understood ({reason}): was it written by a newer version?")]
     Metadata {

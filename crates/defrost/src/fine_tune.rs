@@ -8,9 +8,12 @@ use defrost_exec::Engine;
 use defrost_graph::Marking;
 use defrost_plan::{Plan, Purpose};
 use defrost_policy::{Phase, Recipe};
-use defrost_train::{Ending, Job, Options, Outcome, Run, device_loss, passes, rule};
+use defrost_train::{
+    Ending, Folder, Job, Options, Outcome, Run, SourceTask, device_loss, passes, phases_done, rule,
+};
 
-use crate::pictures::{self, Place};
+use crate::pictures::{self, Place, data_of, images_of};
+use crate::source::source_task;
 use crate::{Device, Error, Model, memory};
 
 /// A fine-tuning to be: what on, how, where to.
@@ -95,6 +98,30 @@ impl FineTune {
         Ok(())
     }
 
+    /// The run in `folder` with the recipe it has, to be gone on with by [`Start::Resume`].
+    ///
+    /// # Errors
+    /// No run there, or one that does not say where its pictures are.
+    pub fn of_run(folder: impl Into<PathBuf>) -> Result<Self, Error> {
+        let folder = folder.into();
+        let recipe = Recipe::from_toml(&Folder::open(&folder)?.recipe()?)?;
+        let data = data_of(&folder).ok_or_else(|| Error::WhereIsData { run: folder.clone() })?;
+        Ok(Self { images: images_of(&folder), recipe, folder, ..Self::on(data) })
+    }
+
+    /// The run in `folder` gone on with by the phases of `next` from where it stands, over or interrupted: thawing by
+    /// hand. Train it by [`Start::Proceed`]. The network, the data and the seed stay the run's; a phase of `next` may start
+    /// from a checkpoint that the run has saved by name.
+    ///
+    /// # Errors
+    /// As [`FineTune::of_run`].
+    pub fn proceed(folder: impl Into<PathBuf>, next: Recipe) -> Result<Self, Error> {
+        let run = Self::of_run(folder)?;
+        let done = phases_done(Folder::open(&run.folder)?.state()?.at);
+        let recipe = next.like(&run.recipe).after(&run.recipe, done);
+        Ok(Self { recipe, ..run })
+    }
+
     /// Opens the data, loads the weights and resolves the recipe: everything that can be wrong is found here.
     ///
     /// # Errors
@@ -107,7 +134,8 @@ impl FineTune {
         defrost_train::Targets::new(&self.recipe, &splits.train)?;
         let model = Model::from_recipe(&self.recipe, splits.train.classes().len())?;
         let phases = self.recipe.resolve(&model.graph)?;
-        let prepared = Prepared { fine_tune: self, engine, splits, table, model, phases };
+        let source = source_task(&self.recipe, &model)?;
+        let prepared = Prepared { fine_tune: self, engine, splits, table, model, phases, source };
         for phase in 0..prepared.phases.len() {
             prepared.plan(phase)?;
         }
@@ -137,6 +165,9 @@ pub enum Start {
     Fresh,
     /// In the folder of an interrupted run.
     Resume,
+    /// In the folder of a run that is over or was interrupted, with another recipe from where it stands: see
+    /// [`FineTune::proceed`].
+    Proceed,
 }
 
 /// A fine-tuning with everything opened, loaded and resolved, before its first step.
@@ -154,6 +185,8 @@ pub struct Prepared {
     pub model: Model,
     /// The recipe, resolved.
     pub phases: Vec<Phase>,
+    /// The task that the weights come from, where the recipe has a folder of its images.
+    pub source: Option<SourceTask>,
 }
 
 impl Prepared {
@@ -189,6 +222,7 @@ impl Prepared {
             phases: self.phases.clone(),
             train: Arc::new(self.splits.train.clone()),
             val: Arc::new(self.splits.val.clone()),
+            source: self.source.clone(),
             pixels: model.preprocess.pixel_scale(recipe.model.in_channels),
             eval: model.eval_pipeline(recipe.data.resize.clone()),
             spec: model.spec_json(),
@@ -219,6 +253,7 @@ impl Prepared {
                 }
                 defrost_train::resume(engine, &job, &mut run, options)?
             }
+            Start::Proceed => defrost_train::proceed(engine, &job, &mut Run::open(folder)?, options)?,
         };
         defrost_report::write(folder)?;
         Ok(outcome)

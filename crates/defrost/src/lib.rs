@@ -30,9 +30,11 @@ mod inspect;
 mod lint;
 pub mod memory;
 mod model;
+mod named;
 mod pictures;
 #[cfg(feature = "pull")]
 pub mod pull;
+mod source;
 mod trained;
 
 pub use defrost_augment as augment;

@@ -18,6 +18,8 @@ use crate::Error;
 const SPEC: &str = "spec";
 /// Metadata of a checkpoint: the [`Preprocess`] as JSON; in other files the name of a family.
 const PREPROCESS: &str = "preprocess";
+/// Metadata of a checkpoint: its classes' names as JSON.
+const CLASSES: &str = "classes";
 
 /// A network, ready to be trained or run.
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub(crate) struct Source {
     pub(crate) head: Option<Head>,
     /// Whether the file itself says how pictures are prepared.
     says_preprocess: bool,
+    /// The names of its classes, where the file has them.
+    class_names: Vec<String>,
     words: String,
     /// The width of a published network.
     width: Option<f32>,
@@ -64,14 +68,7 @@ impl Model {
     /// An unknown architecture, a head or size it does not have, weights that cannot be read or do not fit.
     pub fn from_recipe(recipe: &Recipe, classes: usize) -> Result<Self, Error> {
         let arch: Arch = recipe.model.arch.parse()?;
-        let source = match &recipe.model.weights {
-            From::Embedded => Some(embedded(arch)?),
-            From::From(name) => Some(match choose(arch, name, false)? {
-                Some(weights) => published(weights)?,
-                None => from_path(arch, read(Path::new(name))?, Path::new(name))?,
-            }),
-            _ => None,
-        };
+        let source = source_of(arch, &recipe.model.weights)?;
         let mut spec = spec(arch, recipe, classes);
         if let Some(source) = &source {
             spec = spec.with_geometry(source.geometry);
@@ -104,6 +101,35 @@ impl Model {
     /// An unknown architecture, a head or size it does not have.
     pub fn outline(recipe: &Recipe) -> Result<Graph, Error> {
         Ok(spec(recipe.model.arch.parse()?, recipe, 2).build()?)
+    }
+
+    /// The network that `recipe` starts from with the head that its weights came with, and the names of that head's
+    /// classes where the file has them.
+    ///
+    /// # Errors
+    /// [`Error::NoSourceHead`], and as [`Model::from_recipe`].
+    pub(crate) fn with_source_head(recipe: &Recipe) -> Result<(Self, Vec<String>), Error> {
+        let arch: Arch = recipe.model.arch.parse()?;
+        let no_head = || Error::NoSourceHead { weights: recipe.model.weights.to_string() };
+        let source = source_of(arch, &recipe.model.weights)?.ok_or_else(no_head)?;
+        let spec = match source.spec.clone() {
+            Some(spec) => spec,
+            None => source.spec_for(arch, source.classes(arch).ok_or_else(no_head)?),
+        };
+        let mut spec = spec
+            .with_image_size(recipe.data.image_size)
+            .with_in_channels(recipe.model.in_channels)
+            .with_width(recipe.model.width as f32)
+            .with_geometry(source.geometry);
+        spec.width = source.width.unwrap_or(spec.width);
+        let names = source.class_names.clone();
+        let options = LoadOptions::default().with_seed(recipe.seed).with_head(HeadLoading::Required);
+        let mut model = Self::build(spec, Some(source), options)?;
+        if let Some(family) = &recipe.model.preprocess {
+            model.preprocess =
+                Preprocess::from_family(family).ok_or_else(|| Error::NoFamily { name: family.clone() })?;
+        }
+        Ok((model, names))
     }
 
     /// The network of a checkpoint that defrost wrote, or of any weight file of architecture `arch`, head included; where
@@ -200,6 +226,24 @@ fn spec(arch: Arch, recipe: &Recipe, classes: usize) -> ModelSpec {
         .with_in_channels(recipe.model.in_channels)
         .with_width(recipe.model.width as f32)
         .with_head(head(&recipe.model.head))
+}
+
+/// The weights that a recipe names, `None` for none.
+fn source_of(arch: Arch, weights: &From) -> Result<Option<Source>, Error> {
+    Ok(match weights {
+        From::Embedded => Some(embedded(arch)?),
+        From::From(name) => {
+            let path = Path::new(name);
+            Some(match crate::named::checkpoint(path) {
+                Some((_, file)) => from_path(arch, read(&file)?, &file)?,
+                None => match choose(arch, name, false)? {
+                    Some(weights) => published(weights)?,
+                    None => from_path(arch, read(path)?, path)?,
+                },
+            })
+        }
+        _ => None,
+    })
 }
 
 /// The weights this program carries for `arch`.
@@ -313,8 +357,20 @@ pub(crate) fn named(arch: Arch, tensors: NamedTensors, words: String) -> Result<
         },
     };
     let says_preprocess = metadata(PREPROCESS).is_some();
+    let class_names = metadata(CLASSES).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let (tensors, naming, head) = (named.tensors, named.naming, named.head);
-    Ok(Source { tensors, geometry, preprocess, spec, naming, head, says_preprocess, words, width: None })
+    Ok(Source {
+        tensors,
+        geometry,
+        preprocess,
+        spec,
+        naming,
+        head,
+        says_preprocess,
+        class_names,
+        words,
+        width: None,
+    })
 }
 
 impl Source {

@@ -12,7 +12,7 @@ use defrost_train::{Folder, Mean, Outputs, Scale, Validation};
 use defrost_zoo::Arch;
 
 use crate::pictures::{self, Place, decode_options};
-use crate::{Device, Error, Model};
+use crate::{Device, Error, Model, named};
 
 /// Images a batch in prediction.
 const BATCH: usize = 32;
@@ -87,14 +87,16 @@ impl Answer {
 }
 
 impl Trained {
-    /// The best network of a run.
+    /// The best network of a run, or, by a name below the run's folder (`runs/photos-1/stage-1`), its checkpoint of that
+    /// name.
     ///
     /// # Errors
     /// No run there, or one without a checkpoint yet.
     pub fn open(run: &Path) -> Result<Self, Error> {
-        let folder = Folder::open(run)?;
-        let name = ["best", "last"].into_iter().find(|name| folder.checkpoint_path(name).exists());
-        let path = folder.checkpoint_path(name.unwrap_or("best"));
+        let (folder, path) = match named::checkpoint(run) {
+            Some(found) => found,
+            None => (Folder::open(run)?, PathBuf::new()),
+        };
         let model = Model::from_file(&path, None, None)?;
         let about = defrost_train::read_about(&path)?;
         // A recipe that cannot be read any more matters only to the columns of tables and to views.

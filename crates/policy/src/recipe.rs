@@ -42,6 +42,8 @@ pub struct Recipe {
     pub ema: Option<Ema>,
     /// Which checkpoints are kept beside the best and the last.
     pub checkpoints: Checkpoints,
+    /// What is measured of how far the network moves from where it started.
+    pub retention: Retention,
     /// The phases, in their order.
     #[serde(rename = "phase")]
     pub phases: Vec<PhaseSpec>,
@@ -64,6 +66,7 @@ impl Default for Recipe {
             early_stopping: None,
             ema: None,
             checkpoints: Checkpoints::default(),
+            retention: Retention::default(),
             phases: Vec::new(),
         }
     }
@@ -371,4 +374,26 @@ impl Ema {
 pub struct Checkpoints {
     /// Whether the weights of every epoch are kept.
     pub every_epoch: bool,
+}
+
+/// What is measured of how far the network moves from where it started: `[retention]`. It changes nothing else.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Retention {
+    /// Epochs from one measurement to the next; 0: none.
+    pub every: usize,
+    /// Validation images on which the features of each stage are compared with those of the start; 0: only weights are.
+    pub images: usize,
+    /// A folder of images of the task that the weights come from, one sub-folder a class: how well the network still
+    /// solves it, through the head it had there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+impl Default for Retention {
+    /// Each epoch, on 64 images, no source task.
+    fn default() -> Self {
+        Self { every: 1, images: 64, source: None }
+    }
 }

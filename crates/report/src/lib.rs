@@ -1,8 +1,8 @@
 //! A run folder as pictures.
 //!
 //! [`write()`] makes `report.html`: one file with curves, confusion matrix, mistakes and the recipe, that needs no network
-//! and no viewer but a browser; [`curves_svg`], [`confusion_svg`] and [`lr_find_svg`] give single plots, [`png()`] makes pixels
-//! of them, and [`with_captions`] writes the words of a contact sheet.
+//! and no viewer but a browser; [`curves_svg`], [`confusion_svg`] and [`lr_find_svg`] give single plots,
+//! [`png()`] makes pixels of them, and [`with_captions`] writes the words of a contact sheet.
 //!
 //! **The key decision: the report is made from the run's files, after the fact, by nobody who trains.** It can be made
 //! again at any time, for a run of another machine, and for one that was killed: what is missing is left out, what is
@@ -30,15 +30,12 @@ pub use origin::Origin;
 pub use plot::lr_find_svg;
 pub use raster::{png, save, with_captions};
 
+use defrost_train::{DRIFT, SIMILARITY, SOURCE_ACCURACY};
+
 use crate::run::Run;
 
 /// The report's file name within a run folder.
 pub const FILE: &str = "report.html";
-
-/// Metrics of an epoch whose names start with this are a stage's distance from its first weights: `drift.layer1`.
-pub const DRIFT: &str = "drift";
-/// Metrics of an epoch whose names start with this are what is left of an older ability: `retention`, `retention.layer1`.
-pub const RETENTION: &str = "retention";
 
 /// What a report may show and weigh.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +116,7 @@ pub fn confusion_svg(run: &Path) -> Result<String> {
 
 /// Whether a metric of an epoch has its own plot.
 fn is_stage_metric(name: &str) -> bool {
-    name.starts_with(DRIFT) || name.starts_with(RETENTION)
+    name.starts_with(DRIFT) || name.starts_with(SIMILARITY) || name == SOURCE_ACCURACY
 }
 
 #[cfg(test)]

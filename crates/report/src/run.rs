@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use defrost_policy::Task;
 use defrost_train::{
-    Decision, Done, Epoch, Event, LrFind, PhaseStart, StageState, Start, Stopped, Thaw, Validation,
+    Decision, Done, Epoch, Event, LrFind, PhaseStart, RetentionStart, StageState, Start, Stopped, Thaw,
+    Validation,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -33,6 +34,8 @@ pub(crate) struct Run {
     pub(crate) images: Option<PathBuf>,
     pub(crate) classes: Vec<String>,
     pub(crate) start: Option<Start>,
+    /// What drift and retention are measured by.
+    pub(crate) retention: Option<RetentionStart>,
     /// How often it was resumed.
     pub(crate) resumed: usize,
     /// By number.
@@ -128,6 +131,7 @@ impl Run {
                 self.stopped = None;
                 self.done = None;
             }
+            Event::Retention(retention) => self.retention = Some(retention),
             Event::PhaseStart(phase) => {
                 // One of a resumed run tells what trains where it goes on, not what trained at the phase's start.
                 self.phases.entry(phase.phase).or_insert(phase);
@@ -332,8 +336,18 @@ fn name_of(folder: &Path) -> String {
 
 /// Whether this version has such an event.
 fn known(line: &Value) -> bool {
-    const KNOWN: [&str; 9] =
-        ["start", "phase_start", "lr_find", "epoch", "warning", "decision", "thaw", "stopped", "done"];
+    const KNOWN: [&str; 10] = [
+        "start",
+        "retention",
+        "phase_start",
+        "lr_find",
+        "epoch",
+        "warning",
+        "decision",
+        "thaw",
+        "stopped",
+        "done",
+    ];
     line.get("event").and_then(Value::as_str).is_some_and(|e| KNOWN.contains(&e))
 }
 

@@ -31,6 +31,7 @@ impl Trainer<'_> {
         self.emit(Event::Epoch(epoch.clone()))?;
 
         self.watch_thaw(phase, metrics);
+        let was = self.state.controller.step();
         let decisions = self.state.controller.after_epoch(phase, place.epoch, metrics);
         if self.restorable(phase).contains(&place.epoch) {
             self.unsaved.restores.insert(place.epoch, snapshot.clone());
@@ -54,9 +55,13 @@ impl Trainer<'_> {
                     end = (snapshot, epoch);
                 }
                 Decision::Step { step, .. } => {
-                    let part = step.checked_sub(1).and_then(|i| phase.thaws.get(i));
-                    let name = part.map_or("the start", |s| &s.name);
-                    self.decide(format!("what trains is now that of step {step} ({name})"), reason)?;
+                    // Step n is what holds after n thaws.
+                    let name = |step: usize| phase.thaws.get(step).map_or("", |s| s.name.as_str());
+                    let what = match step > was {
+                        true => format!("thaw {}", name(step - 1)),
+                        false => format!("freeze {} again", name(step)),
+                    };
+                    self.decide(what, reason)?;
                     thawed = true;
                 }
                 Decision::Factor { factor, .. } => self.decide(format!("rates times {factor}"), reason)?,

@@ -11,7 +11,7 @@ use defrost_weights::{NamedTensors, Precision, safetensors};
 use serde::{Deserialize, Serialize};
 
 use crate::run::{check_name, io};
-use crate::{FORMAT, Folder, Result, Run, Scale, State, TrainError};
+use crate::{FORMAT, Folder, Job, Result, Run, Scale, State, TrainError};
 
 /// What a checkpoint says of itself, beside its weights: the text in the file's metadata.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -231,6 +231,11 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// With an average of the weights where `job` has one, and without where it has none.
+    pub(crate) fn fit_average(&mut self, job: &Job) {
+        self.ema = job.recipe.ema.map(|_| self.ema.take().unwrap_or_else(|| self.params.clone()));
+    }
+
     fn tensors(&self) -> NamedTensors {
         let mut tensors = NamedTensors::new();
         let stores = [(PARAMS, Some(&self.params)), (EMA, self.ema.as_ref())];

@@ -55,7 +55,6 @@ impl Trainer<'_> {
             return Ok(Flow::Stop);
         }
         let val_seconds = began.elapsed().as_secs_f64();
-        self.clock.validated(val_seconds);
         let (loss, wanted) = (&self.job.recipe.loss, self.wanted(phase));
         let mut metrics = outputs.as_ref().map(|o| o.metrics(loss, &wanted)).unwrap_or_default();
         let (place, sums) = (self.state.at, self.state.sums);
@@ -63,6 +62,10 @@ impl Trainer<'_> {
             return Err(self.not_finite(phase, "the validation loss", loss));
         }
         metrics.0.insert(Metric::TrainLoss, sums.mean_loss());
+        let began = Instant::now();
+        let Some(retained) = self.retained()? else { return Ok(Flow::Stop) };
+        let retention_seconds = began.elapsed().as_secs_f64();
+        self.clock.validated(val_seconds + retention_seconds);
         let told = Metrics(metrics.0.clone().into_iter().filter(|(m, _)| !in_its_own_field(*m)).collect());
         let last = self.factor(phase, place.epoch, steps.saturating_sub(1), steps);
         let epoch = Epoch {
@@ -73,11 +76,12 @@ impl Trainer<'_> {
             train_accuracy: (loss.task() != Task::Regression).then(|| sums.accuracy()),
             val_loss: metrics.get(Metric::Loss),
             val_accuracy: metrics.get(Metric::Accuracy),
-            metrics: by_name(&told),
+            metrics: by_name(&told).into_iter().chain(retained).collect(),
             grad_norm: sums.mean_norm(),
             rates: self.group_rates(phase, last.0),
-            seconds: sums.seconds + val_seconds,
+            seconds: sums.seconds + val_seconds + retention_seconds,
             val_seconds,
+            retention_seconds,
             images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
             best: false,
         };

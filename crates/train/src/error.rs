@@ -111,7 +111,7 @@ pub enum TrainError {
     #[error("this is not the run that was interrupted: {}", differences(.0))]
     Different(Vec<Difference>),
     /// The run that is to be resumed has come to its end.
-    #[error("{} is over: all {epochs} epochs are done; train on from its weights with a new run", path.display())]
+    #[error("{} is over: all {epochs} epochs are done; `--resume` with another `--recipe` goes on from here", path.display())]
     Finished {
         /// The run's folder.
         path: PathBuf,

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub enum Event {
     /// The first line of a run, and of each part of a resumed one.
     Start(Start),
+    /// What drift and retention are measured by, and where they start. Once in a run that measures them.
+    Retention(RetentionStart),
     /// A phase begins, or goes on in a resumed run.
     PhaseStart(PhaseStart),
     /// A sweep of the learning-rate finder, which left no other trace.
@@ -73,6 +75,19 @@ pub struct Start {
     /// Where a resumed run goes on; absent in a fresh one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed: Option<Place>,
+}
+
+/// What drift and retention are measured by.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct RetentionStart {
+    /// Images on which features are compared.
+    pub images: usize,
+    /// Images of the source task; 0 without one.
+    pub source_images: usize,
+    /// The accuracy on them before the first step.
+    pub source_accuracy: Option<f64>,
+    /// Seconds that this took.
+    pub seconds: f64,
 }
 
 /// A moment of a run: so many steps of this epoch of this phase are done.
@@ -240,7 +255,9 @@ pub struct Epoch {
     /// The accuracy on the validation part (of several labels an image, those with every label right); absent without one
     /// and in regression.
     pub val_accuracy: Option<f64>,
-    /// Further metrics of the validation part by the name they have in a recipe (`top5`, `f1`, `mae`, …).
+    /// Further metrics of the validation part by the name they have in a recipe (`top5`, `f1`, `mae`, …), and what is
+    /// measured of drift and retention: [`DRIFT`](crate::DRIFT), [`SIMILARITY`](crate::SIMILARITY),
+    /// [`SOURCE_ACCURACY`](crate::SOURCE_ACCURACY).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
     /// The mean norm of the gradients before they were clipped; absent where nothing is clipped.
@@ -252,6 +269,9 @@ pub struct Epoch {
     pub seconds: f64,
     /// Seconds of the validation.
     pub val_seconds: f64,
+    /// Seconds in which drift and retention were measured, counted in `seconds`.
+    #[serde(default)]
+    pub retention_seconds: f64,
     /// Training images a second, validation not counted.
     pub images_per_second: f64,
     /// Whether this is the best epoch so far.

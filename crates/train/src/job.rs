@@ -10,7 +10,7 @@ use defrost_graph::{Graph, ParamStore};
 use defrost_policy::{Phase, Recipe};
 use defrost_tensor::PixelScale;
 
-use crate::{Aspect, Done, Epoch, Event, Stopped, Validation};
+use crate::{Aspect, Done, Epoch, Event, SourceTask, Stopped, Validation};
 
 /// Everything that decides the result of a run. The same job gives the same bits, interrupted or not, whatever the
 /// number of threads.
@@ -28,6 +28,9 @@ pub struct Job {
     pub train: Arc<Dataset>,
     /// What is measured on; may be empty, then the last epoch counts as the best.
     pub val: Arc<Dataset>,
+    /// The task that the weights come from, where its images and its head are at hand: how well it is still solved is
+    /// measured after each epoch.
+    pub source: Option<SourceTask>,
     /// How pixels become the network's input.
     pub pixels: PixelScale,
     /// The transform for evaluation.

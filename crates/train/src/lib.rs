@@ -47,6 +47,8 @@ mod lr_find;
 pub mod metrics;
 mod outputs;
 mod phase;
+mod proceed;
+mod retention;
 mod run;
 mod save;
 mod scale;
@@ -63,14 +65,16 @@ pub use clock::{Cost, costs};
 pub use error::{Aspect, Difference, Result, TrainError};
 pub use evaluate::{evaluate, predict};
 pub use event::{
-    Caching, Decision, Done, Epoch, Event, GroupRate, LrFind, LrSuggestion, PhaseStart, Place, StageState,
-    Start, Step, Stopped, Thaw, Validating,
+    Caching, Decision, Done, Epoch, Event, GroupRate, LrFind, LrSuggestion, PhaseStart, Place,
+    RetentionStart, StageState, Start, Step, Stopped, Thaw, Validating,
 };
 pub use job::{Ending, Job, Options, Outcome};
 pub use loss::{sigmoid, softmax};
 pub use lr_find::lr_find;
 pub use outputs::{Outputs, Truth};
 pub use phase::lr_found;
+pub use proceed::{phases_done, proceed};
+pub use retention::{DRIFT, SIMILARITY, SOURCE_ACCURACY, SourceTask, linear_cka};
 pub use run::{Folder, Run};
 pub use scale::Scale;
 pub use state::{Best, Fingerprint, Smooth, State, Sums};

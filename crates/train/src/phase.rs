@@ -10,6 +10,7 @@ use defrost_policy::{Controller, Curve, Group, Phase, Recompute, Start as From, 
 
 use crate::between::epoch_name;
 use crate::cache::{self, Cache, Features};
+use crate::retention::Retention;
 use crate::step::{device_loss, passes, rule};
 use crate::trainer::{Flow, Trainer, unsupported};
 use crate::{Caching, Event, GroupRate, LrFind, LrSuggestion, Options, PhaseStart, Result, StageState, Thaw};
@@ -68,6 +69,7 @@ impl Trainer<'_> {
 
     /// Tells the session what trains now.
     pub(crate) fn mark(&mut self, phase: &Phase) -> Result<()> {
+        self.retention.iter_mut().for_each(Retention::forget);
         let marking = phase.step(self.state.controller.step()).0.clone();
         let recipe = &self.job.recipe;
         let batch = recipe.batch_size.min(self.job.train.len());

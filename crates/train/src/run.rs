@@ -200,6 +200,15 @@ impl Run {
         Ok(atomic::write_bytes(self.folder.validation_path(), &bytes)?)
     }
 
+    /// Removes `validation.json`, which belongs to an end that is none any more.
+    pub(crate) fn remove_validation(&self) -> Result<()> {
+        let path = self.folder.validation_path();
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io("remove", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Appends a line to `metrics.jsonl`, in one write.
     ///
     /// # Errors

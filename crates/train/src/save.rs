@@ -54,6 +54,13 @@ impl Trainer<'_> {
         self.unsaved.weights.insert(name.to_owned(), (params, about));
     }
 
+    /// The same of the weights as they are now.
+    pub(crate) fn keep_current(&mut self, name: &str, epoch: &Epoch) -> Result<()> {
+        let snapshot = self.snapshot()?;
+        self.keep_weights(name, &snapshot, epoch);
+        Ok(())
+    }
+
     /// Saves everything as it is now.
     pub(crate) fn save(&mut self) -> Result<()> {
         let snapshot = self.snapshot()?;

@@ -13,6 +13,8 @@ use defrost_policy::{Balance, Metric};
 use crate::cache::Cache;
 use crate::checkpoint::Snapshot;
 use crate::clock::{Clock, costs};
+use crate::proceed::compare_by;
+use crate::retention::Retention;
 use crate::save::Unsaved;
 use crate::state::{Fingerprint, State};
 use crate::step::{clip, device_loss, rule};
@@ -34,7 +36,7 @@ pub fn fit(engine: &dyn Engine, job: &Job, run: &mut Run, options: Options<'_>) 
         optimizer: Vec::new(),
         ema: job.recipe.ema.map(|_| job.params.clone()),
     };
-    Trainer::new(engine, job, run, options, snapshot, state)?.train(None)
+    Trainer::new(engine, job, run, options, snapshot, state)?.train(Begin::Fresh)
 }
 
 /// Goes on with the run in `run` from where it last saved: the same bits as if it had never been interrupted.
@@ -54,15 +56,24 @@ pub fn resume(engine: &dyn Engine, job: &Job, run: &mut Run, options: Options<'_
     if state.at.phase >= job.phases.len() && (job.val.is_empty() || run.folder().validation_path().exists()) {
         return Err(TrainError::Finished { path: run.path().to_owned(), epochs: state.global_epoch });
     }
-    if job.recipe.ema.is_none() {
-        snapshot.ema = None;
-    } else if snapshot.ema.is_none() {
-        snapshot.ema = Some(snapshot.params.clone());
-    }
+    snapshot.fit_average(job);
+    compare_by(&mut state, job);
     run.rewind_metrics(state.metrics_len)?;
     state.fingerprint = now;
-    let at = state.at;
-    Trainer::new(engine, job, run, options, snapshot, state)?.train(Some(at))
+    Trainer::new(engine, job, run, options, snapshot, state)?.train(Begin::Resume)
+}
+
+/// How a trainer comes to train.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Begin {
+    Fresh,
+    /// Where it was interrupted.
+    Resume,
+    /// With a phase of another recipe, by a decision of whoever trains.
+    Proceed {
+        what: String,
+        reason: String,
+    },
 }
 
 /// What a part of a run came to.
@@ -87,6 +98,7 @@ pub(crate) struct Trainer<'a> {
     /// In order, transformed for evaluation.
     pub(crate) val: Loader,
     pub(crate) cache: Option<Cache>,
+    pub(crate) retention: Option<Retention>,
     /// Whether the session infers from features; known after the first try.
     pub(crate) infers_from_features: bool,
     pub(crate) clock: Clock,
@@ -95,7 +107,7 @@ pub(crate) struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    fn new(
+    pub(crate) fn new(
         engine: &dyn Engine,
         job: &'a Job,
         run: &'a mut Run,
@@ -112,6 +124,7 @@ impl<'a> Trainer<'a> {
         let drop_last = recipe.data.drop_last && job.train.len() >= recipe.batch_size;
         let shuffled = LoaderOptions { sampling, drop_last, ..loader_options(job, &options) };
         let clock = Clock::new(costs(job, options.plan, options.feature_cache)?, state.seconds);
+        let retention = Retention::new(engine, job, &options)?;
         let mut trainer = Self {
             train: Loader::new(Arc::clone(&job.train), recipe.augment.train.clone(), shuffled.clone())?,
             val: Loader::new(Arc::clone(&job.val), job.eval.clone(), in_order(job, &options))?,
@@ -123,6 +136,7 @@ impl<'a> Trainer<'a> {
             session,
             state,
             cache: None,
+            retention,
             infers_from_features: true,
             clock,
             unsaved: Unsaved::default(),
@@ -166,8 +180,9 @@ impl<'a> Trainer<'a> {
     }
 
     /// All phases from where the state stands.
-    fn train(mut self, resumed: Option<Place>) -> Result<Outcome> {
+    pub(crate) fn train(mut self, begin: Begin) -> Result<Outcome> {
         let job = self.job;
+        let resumed = (begin != Begin::Fresh).then_some(self.state.at);
         self.emit(Event::Start(Start {
             format: crate::FORMAT,
             model: job.graph.name().to_owned(),
@@ -187,6 +202,11 @@ impl<'a> Trainer<'a> {
             for message in job.phases.iter().flat_map(|p| &p.warnings) {
                 self.emit(Event::Warning { message: message.clone() })?;
             }
+            self.retention_starts()?;
+            self.save()?;
+        }
+        if let Begin::Proceed { what, reason } = begin {
+            self.decide(what, reason)?;
             self.save()?;
         }
         while let Some(phase) = job.phases.get(self.state.at.phase) {

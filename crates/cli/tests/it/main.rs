@@ -2,6 +2,7 @@
 
 mod augment;
 mod before;
+mod by_hand;
 mod export;
 mod folder;
 mod interrupt;

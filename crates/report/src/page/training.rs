@@ -1,12 +1,12 @@
 //! What was frozen when.
 
-use defrost_train::{LrFind, StageState};
+use defrost_train::{DRIFT, LrFind, SIMILARITY, SOURCE_ACCURACY, StageState};
 use maud::{Markup, PreEscaped, html};
 
 use super::{Part, scrolling};
 use crate::plot;
 use crate::run::{Run, State};
-use crate::{DRIFT, RETENTION, Result, say};
+use crate::{Result, say};
 
 /// The stages over the phases, the phases, what was decided, and how far the stages moved.
 pub(super) fn part(run: &Run) -> Result<Option<Part>> {
@@ -18,8 +18,15 @@ pub(super) fn part(run: &Run) -> Result<Option<Part>> {
         "What is frozen keeps every bit, running statistics included."
     };
     let mut moved = Vec::new();
-    moved.extend(plot::drift(run, DRIFT, "Drift from the first weights")?);
-    moved.extend(plot::drift(run, RETENTION, "Retention")?);
+    moved.extend(plot::drift(run, DRIFT, None, "Drift from the first weights")?);
+    moved.extend(plot::drift(
+        run,
+        SIMILARITY,
+        Some(1.0),
+        "Similarity of features to the first (linear CKA)",
+    )?);
+    let first = run.retention.and_then(|r| r.source_accuracy);
+    moved.extend(plot::drift(run, SOURCE_ACCURACY, first, "Accuracy on the source task")?);
     let sweeps = sweeps(run);
     let body = html! {
         (scrolling("What trains when", &stages(run)))
@@ -32,10 +39,25 @@ pub(super) fn part(run: &Run) -> Result<Option<Part>> {
         }
         @if !moved.is_empty() {
             h3 { "Drift and retention" }
+            @if let Some(retained) = retained(run) { p { (retained) } }
             div .plots { @for svg in &moved { figure { (PreEscaped(svg)) } } }
         }
     };
     Ok(Some(Part { id: "frozen", title: "What was frozen", about, body }))
+}
+
+/// What is left of the source task in the best epoch, as a sentence.
+fn retained(run: &Run) -> Option<String> {
+    let start = run.retention?;
+    let (before, now) = (start.source_accuracy?, *run.best()?.metrics.get(SOURCE_ACCURACY)?);
+    let part = if before > 0.0 { now / before } else { 1.0 };
+    Some(format!(
+        "Of the source task, measured on {}, the best epoch retains {}: {} before training, {} now.",
+        say::things(start.source_images, "image", "images"),
+        say::percent(part),
+        say::percent(before),
+        say::percent(now)
+    ))
 }
 
 /// Consecutive stages that are treated alike throughout.

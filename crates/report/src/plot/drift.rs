@@ -8,14 +8,17 @@ use super::panel::{Axis, Panel, short};
 use crate::run::Run;
 use crate::{Result, theme};
 
-/// The metrics whose names start with `prefix`, a line each; nothing where there are none.
-pub(crate) fn drift(run: &Run, prefix: &str, title: &str) -> Result<Option<String>> {
+/// The metrics whose names start with `prefix`, a line each; nothing where there are none. `start` is what each was before
+/// the first epoch.
+pub(crate) fn drift(run: &Run, prefix: &str, start: Option<f64>, title: &str) -> Result<Option<String>> {
     let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for epoch in run.epochs.values() {
         for (name, &value) in &epoch.metrics {
             let stage = name.strip_prefix(prefix).map(|s| s.trim_start_matches(['.', '/', ':', '_']));
             if let Some(stage) = stage.filter(|_| value.is_finite()) {
-                lines.entry(stage).or_default().push(((epoch.global_epoch + 1) as f64, value));
+                let line =
+                    lines.entry(stage).or_insert_with(|| start.map(|v| (0.0, v)).into_iter().collect());
+                line.push(((epoch.global_epoch + 1) as f64, value));
             }
         }
     }

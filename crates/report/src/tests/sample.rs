@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use defrost_train::{
-    Decision, Done, Epoch, Event, GroupRate, PhaseStart, Prediction, StageState, Start, Thaw, Validation,
-    class_scores, most_confused, worst_mistakes,
+    Decision, Done, Epoch, Event, GroupRate, PhaseStart, Prediction, RetentionStart, StageState, Start, Thaw,
+    Validation, class_scores, most_confused, worst_mistakes,
 };
 
 /// A made-up run: two phases, a thaw in the second.
@@ -113,6 +113,9 @@ impl Sample {
             epochs: head + all,
             resumed: None,
         })];
+        let source_accuracy = Some(0.7);
+        let retention = RetentionStart { images: 64, source_images: 500, source_accuracy, seconds: 3.0 };
+        events.push(Event::Retention(retention));
         for phase in 0..2 {
             let trained = [1, 4][phase];
             events.push(Event::PhaseStart(PhaseStart {
@@ -158,12 +161,19 @@ impl Sample {
                     val_loss: Some(2.0 / t.powf(0.5) + 0.05 * Self::noise(global_epoch)),
                     val_accuracy: Some(0.82 - 0.4 / t),
                     grad_norm: None,
-                    metrics: [("top5", 0.9), ("drift.features.0", 0.001 * t), ("drift.classifier", 0.01 * t)]
-                        .map(|(k, v)| (k.to_owned(), v))
-                        .into(),
+                    metrics: [
+                        ("top5", 0.9),
+                        ("drift.features.0", 0.001 * t),
+                        ("drift.classifier", 0.01 * t),
+                        ("cka.features.0", 1.0 - 0.01 * t),
+                        ("source_accuracy", 0.7 - 0.05 * t),
+                    ]
+                    .map(|(k, v)| (k.to_owned(), v))
+                    .into(),
                     rates: rates.collect(),
                     seconds: 11.3,
                     val_seconds: 2.0,
+                    retention_seconds: 0.1,
                     images_per_second: 86.0,
                     best: global_epoch == 6,
                 }));

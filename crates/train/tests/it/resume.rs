@@ -12,7 +12,7 @@ use defrost_train::{Aspect, Ending, Event, Folder, Job, Options, Outcome, Run, T
 use crate::tiny::{self, bare, engine, fit, job, new_run, options, recipe, weights};
 
 /// Trains `job`, stopping after every step of `stops` counted from the run's start, and resuming each time.
-fn interrupted(job: &Job, path: &Path, stops: &[usize]) -> Outcome {
+pub(crate) fn interrupted(job: &Job, path: &Path, stops: &[usize]) -> Outcome {
     let steps = Cell::new(0);
     let mut run = new_run(path);
     for i in 0..=stops.len() {
@@ -40,7 +40,7 @@ fn interrupted(job: &Job, path: &Path, stops: &[usize]) -> Outcome {
 }
 
 /// What must not depend on interruptions: all weights, and what was measured.
-fn result(path: &Path, outcome: &Outcome) -> impl PartialEq + std::fmt::Debug + use<> {
+pub(crate) fn result(path: &Path, outcome: &Outcome) -> impl PartialEq + std::fmt::Debug + use<> {
     let folder = Folder::open(path).unwrap();
     let measured: Vec<_> = outcome
         .history

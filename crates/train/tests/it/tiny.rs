@@ -136,6 +136,7 @@ pub(crate) fn job_for(recipe: Recipe, graph: Graph) -> Job {
         graph,
         train: Arc::new(data(44, 1)),
         val: Arc::new(data(21, 2)),
+        source: None,
         pixels: PixelScale { scale: vec![1.0 / 128.0; 3], shift: vec![-1.0; 3], reversed: false },
         eval: Pipeline(Vec::new()),
         spec: "{}".into(),
