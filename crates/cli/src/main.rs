@@ -11,6 +11,7 @@ mod lint;
 mod lr_find;
 mod plan;
 mod predict;
+mod probe;
 mod progress;
 mod pull;
 mod show;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Eval(args) => predict::eval(&args),
         Command::Predict(args) => predict::predict(&args),
         Command::Inspect(args) => inspect::inspect(&args),

@@ -32,6 +32,7 @@ pub mod memory;
 mod model;
 mod named;
 mod pictures;
+mod probe;
 #[cfg(feature = "pull")]
 pub mod pull;
 mod source;
@@ -55,6 +56,7 @@ pub use fine_tune::{FineTune, Prepared, Start};
 pub use inspect::{Fit, Inspection, inspect};
 pub use model::Model;
 pub use pictures::{data_of, images_of};
+pub use probe::Probed;
 pub use trained::{Answer, Guess, Trained, Value};
 
 /// What the first example uses.

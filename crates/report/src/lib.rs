@@ -1,7 +1,7 @@
 //! A run folder as pictures.
 //!
 //! [`write()`] makes `report.html`: one file with curves, confusion matrix, mistakes and the recipe, that needs no network
-//! and no viewer but a browser; [`curves_svg`], [`confusion_svg`] and [`lr_find_svg`] give single plots,
+//! and no viewer but a browser; [`curves_svg`], [`confusion_svg`], [`lr_find_svg`] and [`probe_svg`] give single plots,
 //! [`png()`] makes pixels of them, and [`with_captions`] writes the words of a contact sheet.
 //!
 //! **The key decision: the report is made from the run's files, after the fact, by nobody who trains.** It can be made
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::{Error, Result};
 pub use origin::Origin;
-pub use plot::lr_find_svg;
+pub use plot::{lr_find_svg, probe_svg};
 pub use raster::{png, save, with_captions};
 
 use defrost_train::{DRIFT, SIMILARITY, SOURCE_ACCURACY};

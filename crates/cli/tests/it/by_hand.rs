@@ -1,9 +1,41 @@
-//! Runs that go on by another one.
+//! Probes that lead to a recipe, and runs that go on by another one.
 
 use serde_json::Value;
 
 use crate::folder::{SHORT, photos};
 use crate::{run, stderr, stdout};
+
+#[test]
+fn probes_write_a_recipe_that_runs() {
+    let temp = tempfile::tempdir().unwrap();
+    let here = temp.path();
+    photos(&here.join("photos"), 8);
+    let arguments =
+        ["probe", "photos", "--image-size", "32", "--batch", "4", "--out", "probed.toml", "--svg", "p.svg"];
+    let text = stdout(&run(here, &arguments, 0));
+    for part in
+        ["features.0", "features.18", "100.0 %", "cut ", "█", "defrost train photos --recipe probed.toml"]
+    {
+        assert!(text.contains(part), "`{part}` is missing:\n{text}");
+    }
+    assert!(std::fs::read_to_string(here.join("p.svg")).unwrap().starts_with("<svg"));
+    let recipe = std::fs::read_to_string(here.join("probed.toml")).unwrap();
+    assert!(recipe.starts_with("# By `defrost probe`"), "{recipe}");
+
+    let json = stdout(&run(here, &[&arguments[..6], &["--json"]].concat(), 0));
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let stages = json["probes"]["stages"].as_array().unwrap();
+    assert_eq!((stages.len(), json["advice"]["of"].as_u64()), (19, Some(19)));
+    // Red and blue are told apart from the first convolution on.
+    assert_eq!((stages[0]["accuracy"].as_f64(), json["advice"]["freeze"].as_u64()), (Some(1.0), Some(1)));
+    assert!(recipe.ends_with(json["recipe"].as_str().unwrap()));
+
+    let train = ["train", "photos", "--recipe", "probed.toml", "--run", "run", "--set", "phase.1.epochs=1"];
+    let text = stdout(&run(here, &[&train[..], &["--set", "phase.2.epochs=1"]].concat(), 0));
+    assert!(text.contains("phase 1     head") && text.contains("phase 2     behind the cut"), "{text}");
+    let output = run(here, &["probe", "photos", "--out", "nowhere/probed.toml", "--image-size", "32"], 2);
+    assert!(stderr(&output).contains("nowhere"), "{}", stderr(&output));
+}
 
 #[test]
 fn another_recipe_goes_on_where_a_run_ended() {

@@ -9,6 +9,7 @@ mod curves;
 mod drift;
 mod lr_find;
 mod panel;
+mod probe;
 mod rates;
 mod scatter;
 
@@ -18,6 +19,7 @@ pub(crate) use curves::{HEIGHT, WIDTH, accuracy, both, draws_accuracy, loss};
 pub(crate) use drift::drift;
 pub(crate) use lr_find::lr_find;
 pub use lr_find::lr_find_svg;
+pub use probe::probe_svg;
 pub(crate) use rates::rates;
 pub(crate) use scatter::scatter;
 

@@ -1,0 +1,140 @@
+//! `defrost probe`: what each stage of a network knows of the pictures, and where to cut.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use defrost::{FineTune, Probed};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::format::{percent, seconds};
+use crate::{Usage, args};
+
+/// Letters of the longest bar.
+const BAR: usize = 32;
+
+pub(crate) fn run(args: &args::Probe) -> anyhow::Result<ExitCode> {
+    let recipe = args.recipe.resolve()?;
+    let mut fine_tune = FineTune::on(&args.data).recipe(recipe).device(args.device.name());
+    fine_tune.images.clone_from(&args.images);
+    let prepared = args.recipe.located(fine_tune.prepare())?;
+    let images = prepared.splits.train.len() + prepared.splits.val.len();
+    let bar = ProgressBar::new(images as u64);
+    let style = ProgressStyle::with_template("  {prefix:<26} {bar:24.cyan/dim} {pos}/{len}  {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸━"));
+    bar.set_prefix("features");
+    if args.json || !std::io::stderr().is_terminal() {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    let found = prepared.probe(&mut |done| {
+        bar.set_position(done as u64);
+        true
+    })?;
+    bar.finish_and_clear();
+    let Some(found) = found else { return Ok(ExitCode::from(130)) };
+    if let Some(path) = &args.svg {
+        write(path, &defrost::report::probe_svg(&found.probes).map_err(defrost::Error::from)?)?;
+    }
+    if let Some(path) = &args.out {
+        write(path, &recipe_text(&found))?;
+    }
+    if args.json {
+        let json = serde_json::json!({
+            "probes": found.probes,
+            "advice": found.advice,
+            "recipe": found.recipe.to_toml(),
+        });
+        writeln!(std::io::stdout().lock(), "{json}")?;
+    } else {
+        show(&found, args)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text)
+        .map_err(|e| Usage::new(format!("{} cannot be written: {e}", path.display())).into())
+}
+
+/// The recipe with the table it comes from.
+fn recipe_text(found: &Probed) -> String {
+    let probes = &found.probes;
+    let rows = probes.stages.iter().map(|p| format!("#   {:<14} {:>7}\n", p.stage, percent(p.accuracy)));
+    format!(
+        "# By `defrost probe` of {} on {} + {} pictures: accuracies of linear probes\n{}# {}\n{}",
+        probes.model,
+        probes.train_images,
+        probes.val_images,
+        rows.collect::<String>(),
+        found.advice.reason,
+        found.recipe.to_toml()
+    )
+}
+
+fn show(found: &Probed, args: &args::Probe) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let (probes, advice) = (&found.probes, &found.advice);
+    let most = probes.stages.iter().map(|p| p.accuracy).fold(f64::MIN_POSITIVE, f64::max);
+    let name = probes.stages.iter().map(|p| p.stage.len()).max().unwrap_or(0).max(5);
+    writeln!(
+        out,
+        "  probes      of {}, fitted to {} pictures, measured on {} (chance {}), {}",
+        probes.model,
+        probes.train_images,
+        probes.val_images,
+        percent(probes.chance),
+        seconds(probes.seconds + probes.stages.iter().map(|p| p.seconds).sum::<f64>())
+    )?;
+    writeln!(out, "\n  {:<name$}  features    train  accuracy          work", "stage")?;
+    for (i, probe) in probes.stages.iter().enumerate() {
+        writeln!(
+            out,
+            "  {:<name$}  {:>8}  {:>7}  {:>7} ± {:>5}  {:>4.0} %  {}",
+            probe.stage,
+            probe.features,
+            percent(probe.train_accuracy),
+            percent(probe.accuracy),
+            percent(probes.error(probe.accuracy)),
+            100.0 * probe.work,
+            bar(probe.accuracy / most)
+        )?;
+        if i + 1 == advice.freeze && advice.freeze < advice.of {
+            writeln!(out, "  {}", "─ cut ".to_owned() + &"─".repeat(name + 46 + BAR))?;
+        }
+    }
+    let cut = match advice.freeze.checked_sub(1).map(|i| &probes.stages[i].stage) {
+        Some(stage) => format!("after {stage}, {} of {} stages", advice.freeze, advice.of),
+        None => "nowhere".into(),
+    };
+    writeln!(out, "\n  cut         {cut}: {}", advice.reason)?;
+    if let Some(path) = &args.svg {
+        writeln!(out, "  plot        {}", path.display())?;
+    }
+    match &args.out {
+        Some(path) => {
+            let (data, path) = (args.data.display(), path.display());
+            writeln!(out, "  recipe      {path}: {}", found.recipe.about)?;
+            writeln!(out, "  train       defrost train {data} --recipe {path}")?;
+        }
+        None => writeln!(out, "  recipe      {}; --out FILE.toml writes it", found.recipe.about)?,
+    }
+    Ok(())
+}
+
+/// A bar for a part of 1, in eighths of a letter.
+fn bar(part: f64) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (part.clamp(0.0, 1.0) * (BAR * 8) as f64).round() as usize;
+    "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_as_long_as_what_they_say() {
+        assert_eq!((bar(0.0).as_str(), bar(1.0).chars().count()), ("", BAR));
+        assert_eq!(bar(0.5 + 3.0 / 256.0), "█".repeat(16) + "▍");
+    }
+}
