@@ -49,7 +49,7 @@ pub(crate) enum Command {
   defrost probe photos                           a table and where to cut
   defrost probe photos --out probed.toml         and the recipe: defrost train photos --recipe probed.toml
   defrost probe photos --svg probes.svg --json")]
-    Probe(Probe),
+    Probe(crate::probe::Probe),
     /// Measure a run's best network on a folder of pictures
     #[command(after_help = "Example:
   defrost eval runs/photos-1 more-photos --json")]
@@ -272,28 +272,6 @@ pub(crate) struct Lint {
     #[command(flatten)]
     pub(crate) recipe: Recipe,
     /// Print JSON, one line a finding
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Probe {
-    /// The folder of pictures: one sub-folder a class, or train/ and val/ with such folders; or a table (.csv)
-    pub(crate) data: PathBuf,
-    /// The folder that the paths of a table are relative to, if not the table's own
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) images: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) recipe: Recipe,
-    #[command(flatten)]
-    pub(crate) device: Device,
-    /// Write the recipe that the probes recommend
-    #[arg(long, short, value_name = "FILE.toml")]
-    pub(crate) out: Option<PathBuf>,
-    /// Write a plot
-    #[arg(long, value_name = "FILE.svg")]
-    pub(crate) svg: Option<PathBuf>,
-    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

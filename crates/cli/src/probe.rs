@@ -1,7 +1,7 @@
 //! `defrost probe`: what each stage of a network knows of the pictures, and where to cut.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use defrost::{FineTune, Probed};
@@ -10,10 +10,33 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::format::{percent, seconds};
 use crate::{Usage, args};
 
+/// Its arguments.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Probe {
+    /// The folder of pictures: one sub-folder a class, or train/ and val/ with such folders; or a table (.csv)
+    pub(crate) data: PathBuf,
+    /// The folder that the paths of a table are relative to, if not the table's own
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) images: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) recipe: args::Recipe,
+    #[command(flatten)]
+    pub(crate) device: args::Device,
+    /// Write the recipe that the probes recommend
+    #[arg(long, short, value_name = "FILE.toml")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write a plot
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Letters of the longest bar.
 const BAR: usize = 32;
 
-pub(crate) fn run(args: &args::Probe) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Probe) -> anyhow::Result<ExitCode> {
     let recipe = args.recipe.resolve()?;
     let mut fine_tune = FineTune::on(&args.data).recipe(recipe).device(args.device.name());
     fine_tune.images.clone_from(&args.images);
@@ -71,7 +94,7 @@ fn recipe_text(found: &Probed) -> String {
     )
 }
 
-fn show(found: &Probed, args: &args::Probe) -> anyhow::Result<()> {
+fn show(found: &Probed, args: &Probe) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let (probes, advice) = (&found.probes, &found.advice);
     let most = probes.stages.iter().map(|p| p.accuracy).fold(f64::MIN_POSITIVE, f64::max);
