@@ -29,7 +29,7 @@ mod run;
 pub use case::{Case, Fill, Operand};
 pub use cases::cases;
 pub use det::{det, det_f64};
-pub use networks::golden_params;
+pub use networks::{golden_params, residual_network};
 pub use oracle::Oracle;
 pub use plans::run_plans;
 pub use report::{Failure, Outcome, Report};

@@ -117,6 +117,14 @@ pub fn golden_params(graph: &Graph, seed: &str) -> ParamStore {
     store
 }
 
+/// The suite's small residual network, for a backend's own tests: 3 channels of 16 × 13, five classes, no dropout.
+pub fn residual_network() -> Graph {
+    let mut builder =
+        Builder { graph: GraphBuilder::new("residual", Shape4::new(1, 3, 16, 13)), at: Graph::INPUT };
+    residual(&mut builder).expect("the network's shapes fit");
+    builder.graph.finish()
+}
+
 pub(crate) fn networks() -> Vec<Network> {
     let build = |name, loss, n, input, body: fn(&mut Builder) -> Result<(), GraphError>| {
         let mut builder = Builder { graph: GraphBuilder::new(name, input), at: Graph::INPUT };

@@ -14,6 +14,21 @@ pub enum ExecError {
     /// The device failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The device has no room for a plan.
+    #[error(
+        "the {device} has no room for batches of {n}: the plan wants {wanted_mb} MB; {}",
+        fits.map_or("no batch fits: take a smaller image size or network".to_owned(), |n| format!("`--batch {n}` fits"))
+    )]
+    NoRoom {
+        /// The device's name.
+        device: String,
+        /// Images in a batch.
+        n: usize,
+        /// Megabytes of weights, gradients, optimizer state and activations together.
+        wanted_mb: usize,
+        /// The largest power of two that the device did have room for.
+        fits: Option<usize>,
+    },
     /// The values given are another network's.
     #[error(transparent)]
     Graph(#[from] GraphError),

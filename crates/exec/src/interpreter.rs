@@ -75,43 +75,8 @@ impl<K: Kernels> Interpreter<K> {
     /// Makes sure that the plan for `key` is there, and its folded weights up to date.
     fn prepare(&mut self, key: Key) -> Result<(), ExecError> {
         if !self.plans.contains_key(&key) {
-            let (n, wanted) = key;
-            let phase = self.phase.as_ref();
-            let plan = match wanted {
-                Some(wanted) => {
-                    let purpose = match wanted {
-                        Wanted::Node(until) => Purpose::Infer { until },
-                        Wanted::Stages => Purpose::Stages,
-                    };
-                    let marking = phase.map(|p| p.marking.clone());
-                    let marking = marking.unwrap_or_else(|| defrost_graph::Marking::frozen(&self.graph));
-                    let options = phase.map_or_else(Options::default, |p| p.options);
-                    Plan::new(&self.graph, &marking, n, purpose, options)?
-                }
-                None => {
-                    let Phase { marking, loss, options } = phase.ok_or(ExecError::NoPhase)?;
-                    Plan::new(&self.graph, marking, n, Purpose::Train(*loss), *options)?
-                }
-            };
-            for i in plan.setup.iter().chain(plan.calls()) {
-                let layout = |v| plan.values.info(v).layout;
-                if !self.kernels.supports(&i.call.map(&mut { layout }, &mut { layout })) {
-                    let what = format!("{} of node `{}`", i.call.name(), self.graph.node(i.node).name);
-                    return Err(KernelError::Unsupported { device: self.kernels.device(), what }.into());
-                }
-            }
-            let compiled = Compiled::new(&*self.kernels, plan)?;
-            for (i, len) in compiled.slot_lens().into_iter().enumerate() {
-                if i == self.slots.len() {
-                    self.slots.push(None);
-                    self.slot_lens.push(0);
-                }
-                if self.slot_lens[i] < len {
-                    self.slots[i] = None; // Freed before the larger one is made.
-                    self.slots[i] = Some(self.kernels.alloc(Layout::Plain(len))?);
-                    self.slot_lens[i] = len;
-                }
-            }
+            let plan = self.make(key)?;
+            let compiled = self.reserve(plan).map_err(|e| self.no_room(key, e))?;
             self.plans.insert(key, compiled);
         }
         // Folded weights of a training plan are frozen ones: only a load changes them.
@@ -121,6 +86,89 @@ impl<K: Kernels> Interpreter<K> {
             self.plans.get_mut(&key).expect("inserted above").folded_at = Some(current);
         }
         Ok(())
+    }
+
+    /// The plan for `key`, which the kernels can run.
+    fn make(&self, (n, wanted): Key) -> Result<Plan, ExecError> {
+        let phase = self.phase.as_ref();
+        let plan = match wanted {
+            Some(wanted) => {
+                let purpose = match wanted {
+                    Wanted::Node(until) => Purpose::Infer { until },
+                    Wanted::Stages => Purpose::Stages,
+                };
+                let marking = phase.map(|p| p.marking.clone());
+                let marking = marking.unwrap_or_else(|| defrost_graph::Marking::frozen(&self.graph));
+                let options = phase.map_or_else(Options::default, |p| p.options);
+                Plan::new(&self.graph, &marking, n, purpose, options)?
+            }
+            None => {
+                let Phase { marking, loss, options } = phase.ok_or(ExecError::NoPhase)?;
+                Plan::new(&self.graph, marking, n, Purpose::Train(*loss), *options)?
+            }
+        };
+        for i in plan.setup.iter().chain(plan.calls()) {
+            let layout = |v| plan.values.info(v).layout;
+            if !self.kernels.supports(&i.call.map(&mut { layout }, &mut { layout })) {
+                let what = format!("{} of node `{}`", i.call.name(), self.graph.node(i.node).name);
+                return Err(KernelError::Unsupported { device: self.kernels.device(), what }.into());
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Takes the memory that a plan needs.
+    fn reserve(&mut self, plan: Plan) -> Result<Compiled<K::Buf>, KernelError> {
+        let compiled = Compiled::new(&*self.kernels, plan)?;
+        for (i, len) in compiled.slot_lens().into_iter().enumerate() {
+            if i == self.slots.len() {
+                self.slots.push(None);
+                self.slot_lens.push(0);
+            }
+            if self.slot_lens[i] < len {
+                self.slots[i] = None; // Freed before the larger one is made.
+                self.slot_lens[i] = 0;
+                self.slots[i] = Some(self.kernels.alloc(Layout::Plain(len))?);
+                self.slot_lens[i] = len;
+            }
+        }
+        Ok(compiled)
+    }
+
+    /// What to say where there was no room for the plan of `key`: which smaller batch there is room for is tried out. Other
+    /// errors stay as they are.
+    fn no_room(&mut self, key: Key, error: KernelError) -> ExecError {
+        let KernelError::OutOfMemory { device, .. } = error else { return error.into() };
+        let (n, wanted) = key;
+        let wanted_mb = self.make(key).map_or(0, |p| p.memory(&self.graph, 2).total() >> 20);
+        let halves = std::iter::successors(Some(n.next_power_of_two() / 2), |n| Some(n / 2));
+        let fits = halves.take_while(|&n| n > 0).find(|&n| {
+            self.release();
+            self.make((n, wanted)).is_ok_and(|plan| self.holds(plan, wanted.is_none()))
+        });
+        self.release();
+        ExecError::NoRoom { device, n, wanted_mb, fits }
+    }
+
+    /// Whether there is room for a plan, and for an optimizer's state if it has none yet and the plan is to train.
+    fn holds(&mut self, plan: Plan, trains: bool) -> bool {
+        let trained = self.graph.params().iter().zip(&self.grads).filter(|(_, g)| g.is_some());
+        let trained: Vec<_> = trained.map(|(p, _)| p.layout()).collect();
+        let times = if trains && self.optimizer.is_new() { 2 } else { 0 };
+        let Ok(_held) = self.reserve(plan) else { return false };
+        let mut states = trained.iter().cycle().take(times * trained.len());
+        states
+            .try_fold(Vec::new(), |mut all, layout| {
+                self.kernels.alloc(*layout).map(|b| all.push(b)).map(|()| all)
+            })
+            .is_ok()
+    }
+
+    /// Gives back what plans hold; it is made anew where it is needed.
+    fn release(&mut self) {
+        self.plans.clear();
+        self.slots.clear();
+        self.slot_lens.clear();
     }
 
     /// Runs one part of a plan.
@@ -143,7 +191,7 @@ impl<K: Kernels> Interpreter<K> {
             }
         }
         compiled.own = own;
-        result.map_err(ExecError::from)
+        result.map_err(|e| self.no_room(key, e))
     }
 
     fn buffer_mut(&mut self, key: Key, place: Place) -> &mut K::Buf {

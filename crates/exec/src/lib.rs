@@ -13,4 +13,4 @@ mod session;
 pub use defrost_plan::{Options, Plan};
 pub use error::ExecError;
 pub use interpreter::Interpreter;
-pub use session::{Clip, Engine, Images, Phase, Rate, Rule, Session, StepOutput, TrainBatch};
+pub use session::{Clip, Engine, Images, Phase, Rate, Room, Rule, Session, StepOutput, TrainBatch};

@@ -38,6 +38,11 @@ impl<B> Default for Optimizer<B> {
 }
 
 impl<B> Optimizer<B> {
+    /// Whether no parameter has been stepped yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.states.is_empty()
+    }
+
     /// The L2 norm of all gradients together.
     pub(crate) fn norm<K: Kernels<Buf = B>>(
         &mut self,

@@ -8,10 +8,28 @@ use defrost_tensor::{HostTensor, PixelScale};
 
 use crate::ExecError;
 
+/// Where the buffers of a device lie.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Room {
+    /// In the memory of this machine.
+    Host,
+    /// In its own.
+    Device {
+        /// Bytes that it may take, where that is known before they are asked for.
+        bytes: Option<usize>,
+    },
+}
+
 /// A backend on one device.
 pub trait Engine: Send + Sync {
     /// The device in words, as in "cpu (2 threads, AVX-512)".
     fn device(&self) -> String;
+
+    /// Where its buffers lie.
+    fn room(&self) -> Room {
+        Room::Host
+    }
 
     /// Puts a network with these weights on the device.
     ///

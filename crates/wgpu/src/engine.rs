@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use defrost_exec::{Engine, ExecError, Interpreter, Session};
+use defrost_exec::{Engine, ExecError, Interpreter, Room, Session};
 use defrost_graph::{Graph, ParamStore};
 use defrost_tensor::Kernels;
 
@@ -23,6 +23,11 @@ impl WgpuEngine {
         Ok(Self { kernels: Arc::new(WgpuKernels::new(options)?) })
     }
 
+    /// On a device that is open already.
+    pub fn with_kernels(kernels: Arc<WgpuKernels>) -> Self {
+        Self { kernels }
+    }
+
     /// The kernels: their adapter and profile.
     pub fn kernels(&self) -> &Arc<WgpuKernels> {
         &self.kernels
@@ -32,6 +37,13 @@ impl WgpuEngine {
 impl Engine for WgpuEngine {
     fn device(&self) -> String {
         self.kernels.device()
+    }
+
+    fn room(&self) -> Room {
+        match (self.kernels.memory(), self.kernels.adapter().kind) {
+            (None, "CPU" | "integrated GPU") => Room::Host,
+            (bytes, _) => Room::Device { bytes: bytes.map(|b| usize::try_from(b).unwrap_or(usize::MAX)) },
+        }
     }
 
     fn open(&self, graph: Arc<Graph>, params: &ParamStore) -> Result<Box<dyn Session>, ExecError> {

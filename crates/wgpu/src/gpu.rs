@@ -1,6 +1,7 @@
 //! An open device: buffers, uploads, downloads, and what went wrong.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use defrost_tensor::KernelError;
@@ -35,6 +36,16 @@ pub struct WgpuOptions {
     pub profile: bool,
 }
 
+/// Bytes that crossed between host and device.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Values to the device: batches, weights.
+    pub up: u64,
+    /// Values from the device: losses, norms, weights for a checkpoint.
+    pub down: u64,
+}
+
 /// What the driver reported since it was last asked.
 #[derive(Debug, Default)]
 struct Faults {
@@ -56,7 +67,9 @@ pub(crate) struct Gpu {
     pub(crate) max_binding: u64,
     /// What windows begin at a multiple of.
     pub(crate) align: u64,
-    memory: Option<u64>,
+    pub(crate) memory: Option<u64>,
+    up: AtomicU64,
+    down: AtomicU64,
     ledger: Arc<Ledger>,
     faults: Arc<Mutex<Faults>>,
     recorder: Mutex<Recorder>,
@@ -128,6 +141,8 @@ impl Gpu {
             max_binding,
             align,
             memory,
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
             ledger,
             faults,
             recorder,
@@ -142,6 +157,10 @@ impl Gpu {
 
     pub(crate) fn recorder(&self) -> MutexGuard<'_, Recorder> {
         lock(&self.recorder)
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic { up: self.up.load(Ordering::Relaxed), down: self.down.load(Ordering::Relaxed) }
     }
 
     /// What the driver reported, as an error.
@@ -201,6 +220,7 @@ impl Gpu {
     /// Writes bytes to a buffer, after all work given so far.
     pub(crate) fn write(&self, dst: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<(), KernelError> {
         self.recorder().submit(self)?;
+        self.up.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         // The queue keeps a copy until the transfer is done: in parts, so that the copies stay small.
         for (i, part) in bytes.chunks(PART).enumerate() {
             self.queue.write_buffer(dst, offset + (i * PART) as u64, part);
@@ -215,6 +235,7 @@ impl Gpu {
     /// Reads `bytes.len()` bytes from the start of a buffer, after all work given so far.
     pub(crate) fn read(&self, src: &wgpu::Buffer, bytes: &mut [u8]) -> Result<(), KernelError> {
         let mut recorder = self.recorder();
+        self.down.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let mut at = 0;
         while at < bytes.len() {
             let len = (bytes.len() - at).min(PART);

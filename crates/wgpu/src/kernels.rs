@@ -5,7 +5,7 @@ use defrost_tensor::{KernelError, Kernels, Layout, PixelScale, Shape4};
 
 use crate::adapter::{AdapterInfo, OpenError};
 use crate::buffer::WgpuBuf;
-use crate::gpu::{Gpu, WgpuOptions};
+use crate::gpu::{Gpu, Traffic, WgpuOptions};
 use crate::profile::KernelTime;
 
 /// The wgpu backend's kernels on one device.
@@ -44,6 +44,16 @@ impl WgpuKernels {
     #[doc(hidden)]
     pub fn lose(&self) {
         self.gpu.device.destroy();
+    }
+
+    /// The most bytes that buffers may take, as [`WgpuOptions::memory`] says.
+    pub fn memory(&self) -> Option<u64> {
+        self.gpu.memory
+    }
+
+    /// What crossed between host and device since the device was opened.
+    pub fn traffic(&self) -> Traffic {
+        self.gpu.traffic()
     }
 
     pub(crate) fn gpu(&self) -> &Gpu {

@@ -20,10 +20,12 @@ mod ops;
 mod profile;
 mod queue;
 mod shader;
+#[doc(hidden)]
+pub mod testing;
 
 pub use adapter::{AdapterInfo, OpenError, adapters};
 pub use buffer::WgpuBuf;
 pub use engine::WgpuEngine;
-pub use gpu::WgpuOptions;
+pub use gpu::{Traffic, WgpuOptions};
 pub use kernels::WgpuKernels;
 pub use profile::KernelTime;

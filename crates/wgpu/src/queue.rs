@@ -337,3 +337,31 @@ impl Recorder {
         gpu.device.create_bind_group(&BindGroupDescriptor { label: None, layout, entries: &entries })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::WgpuOptions;
+
+    #[test]
+    fn a_shader_that_is_refused_is_named_and_the_device_goes_on() {
+        static BROKEN: Source = Source { name: "broken", parts: &["fn main( {"], reads: 0, writes: 0 };
+        let Some(kernels) = crate::testing::open(&WgpuOptions::default()) else { return };
+        let job = Job {
+            source: &BROKEN,
+            width: 1,
+            defines: &[],
+            words: Words::new(),
+            reads: &[],
+            writes: &[],
+            groups: [1, 1, 1],
+            operations: 0.0,
+        };
+        let error = kernels.run(job).unwrap_err();
+        assert!(
+            matches!(&error, KernelError::Refused { what, .. } if what == "the shader `broken`"),
+            "{error}"
+        );
+        kernels.gpu().check().unwrap();
+    }
+}

@@ -2,23 +2,22 @@
 
 use defrost_conformance::{Case, cases, run_all, run_cases, run_plans};
 use defrost_tensor::Kernels;
+use defrost_wgpu::testing::{open, shared};
 use defrost_wgpu::{WgpuKernels, WgpuOptions};
-
-use crate::{kernels, open};
 
 /// What a GPU may be off by, in terms of what a CPU may.
 const SCALE: f64 = 10.0;
 
 #[test]
 fn every_call_is_right() {
-    let Some(kernels) = kernels() else { return };
+    let Some(kernels) = shared() else { return };
     let report = run_all(&*kernels, SCALE, &[]);
     assert!(report.passed(), "{report}");
 }
 
 #[test]
 fn whole_networks_are_right() {
-    let Some(kernels) = kernels() else { return };
+    let Some(kernels) = shared() else { return };
     let report = run_plans(&kernels, SCALE, &[]);
     assert!(report.passed(), "{report}");
 }
