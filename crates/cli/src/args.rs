@@ -146,12 +146,22 @@ pub(crate) struct Recipe {
 /// Where it runs.
 #[derive(Args, Debug)]
 pub(crate) struct Device {
-    /// The device, see `defrost devices`
+    /// The device, see `defrost devices`: cpu, or wgpu, wgpu:INDEX, wgpu:NAME for a GPU
     #[arg(long, alias = "backend", default_value = "cpu", value_name = "NAME")]
     pub(crate) device: String,
     /// Compute threads; they change the time, never a bit of the result
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// In which numbers a GPU stores and multiplies activations
+    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "f32|f16")]
+    pub(crate) precision: Precision,
+}
+
+/// What activations are stored in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Precision {
+    F32,
+    F16,
 }
 
 #[derive(Args, Debug)]
@@ -581,9 +591,12 @@ impl Recipe {
 impl Device {
     /// The name that [`defrost::Device::from_name`] takes.
     pub(crate) fn name(&self) -> String {
-        match self.threads {
-            Some(threads) if !self.device.contains(':') => format!("{}:{threads}", self.device),
+        let name = match self.threads {
+            Some(threads) if !self.device.contains(':') && !self.device.starts_with("wgpu") => {
+                format!("{}:{threads}", self.device)
+            }
             _ => self.device.clone(),
-        }
+        };
+        if self.precision == Precision::F16 { name + ",f16" } else { name }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
     for (i, phase) in phases.iter().enumerate() {
         let graph = &model.graph;
         let (marking, loss) = (&phase.marking, device_loss(&recipe.loss)?);
-        let room = defrost::memory::room();
+        let room = defrost::memory::room(defrost::exec::Room::Host);
         let options = passes(&recipe, graph, (phase, marking), batch, Default::default(), room)?;
         let plan = Plan::new(graph, marking, batch, Purpose::Train(loss), options)?;
         let rows = plan.stages(graph, &phase.marking);

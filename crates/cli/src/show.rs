@@ -70,8 +70,11 @@ pub(crate) fn recipes(name: Option<&str>) -> anyhow::Result<ExitCode> {
 
 pub(crate) fn devices() -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
-    for name in defrost::Device::names() {
-        writeln!(out, "{name:<8}{}", defrost::Device::from_name(name)?.device())?;
+    for (name, about) in defrost::Device::list() {
+        writeln!(out, "{name:<8}{about}")?;
+    }
+    if !defrost::Device::names().contains(&"wgpu") {
+        writeln!(out, "GPUs are left out of this build: `cargo install` it with `--features wgpu`")?;
     }
     Ok(ExitCode::SUCCESS)
 }

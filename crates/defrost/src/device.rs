@@ -6,33 +6,108 @@ use defrost_exec::Engine;
 #[derive(Clone, Copy, Debug)]
 pub struct Device;
 
-/// What [`Device::from_name`] does not know.
+/// Why [`Device::from_name`] opened nothing.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("no device `{name}` in this build; it has {}", Device::names().join(", "))]
-pub struct UnknownDevice {
-    /// The name asked for.
-    pub name: String,
+#[non_exhaustive]
+pub enum DeviceError {
+    /// No such name.
+    #[error("no device `{name}` in this build; it has {}{}", Device::names().join(", "), hint(name))]
+    Unknown {
+        /// The name asked for.
+        name: String,
+    },
+    /// A GPU that cannot be opened.
+    #[cfg(feature = "wgpu")]
+    #[error(transparent)]
+    Wgpu(#[from] defrost_wgpu::OpenError),
+}
+
+impl DeviceError {
+    /// Whether the name is at fault and not the machine.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Unknown { .. } => true,
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu(error) => matches!(error, defrost_wgpu::OpenError::NoSuchAdapter { .. }),
+        }
+    }
+}
+
+/// What to do about a name that another build has.
+fn hint(name: &str) -> &'static str {
+    match cfg!(feature = "wgpu") {
+        false if name.starts_with("wgpu") => ": build with `--features wgpu`",
+        _ => "",
+    }
 }
 
 impl Device {
     /// The names that [`Device::from_name`] knows in this build.
     pub fn names() -> Vec<&'static str> {
-        vec!["cpu"]
+        if cfg!(feature = "wgpu") { vec!["cpu", "wgpu"] } else { vec!["cpu"] }
     }
 
-    /// The device called `name`: `cpu` (or `ndarray`) with one thread a core, `cpu:2` with two.
+    /// The devices of this machine that this build can use: a name for [`Device::from_name`], and what it is.
+    pub fn list() -> Vec<(String, String)> {
+        let cpu = defrost_ndarray::CpuEngine::new(None).device();
+        #[allow(unused_mut)] // Without the features there is one.
+        let mut list = vec![("cpu".to_owned(), cpu)];
+        #[cfg(feature = "wgpu")]
+        list.extend(defrost_wgpu::adapters().into_iter().map(|a| {
+            let half = if a.half { ", f16" } else { "" };
+            (format!("wgpu:{}", a.index), format!("{a}{half}"))
+        }));
+        list
+    }
+
+    /// The device called `name`.
+    ///
+    /// `cpu` (or `ndarray`) has one thread a core, `cpu:2` two. `wgpu` is the fastest kind of GPU here, `wgpu:1` the one of that
+    /// place in [`Device::list`], `wgpu:radeon` the first with that in its name; with `,f16` at the end it stores and
+    /// multiplies activations in 16 bits.
     ///
     /// # Errors
-    /// A name that this build does not have, with those it has.
-    pub fn from_name(name: &str) -> Result<Box<dyn Engine>, UnknownDevice> {
-        let unknown = || UnknownDevice { name: name.into() };
+    /// A name that this build does not have, with those it has; a GPU that is not there or cannot be opened.
+    pub fn from_name(name: &str) -> Result<Box<dyn Engine>, DeviceError> {
+        let unknown = || DeviceError::Unknown { name: name.into() };
+        let (whole, half) = name.strip_suffix(",f16").map_or((name, false), |rest| (rest, true));
         let (backend, rest) =
-            name.split_once(':').map_or((name, None), |(backend, rest)| (backend, Some(rest)));
-        let threads =
-            rest.map(|t| t.parse::<usize>().ok().filter(|&t| t > 0).ok_or_else(unknown)).transpose()?;
+            whole.split_once(':').map_or((whole, None), |(backend, rest)| (backend, Some(rest)));
         match backend {
-            "cpu" | "ndarray" => Ok(Box::new(defrost_ndarray::CpuEngine::new(threads))),
+            "cpu" | "ndarray" if !half => {
+                let threads = rest.map(|t| t.parse::<usize>().ok().filter(|&t| t > 0).ok_or_else(unknown));
+                Ok(Box::new(defrost_ndarray::CpuEngine::new(threads.transpose()?)))
+            }
+            #[cfg(feature = "wgpu")]
+            "wgpu" => {
+                let mut options = defrost_wgpu::WgpuOptions::default();
+                options.adapter = rest.map(str::to_owned);
+                options.half = half;
+                Ok(Box::new(defrost_wgpu::WgpuEngine::new(&options)?))
+            }
             _ => Err(unknown()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_there_is_answered_with_those_that_are() {
+        for name in ["tpu", "cpu:0", "cpu:x", "cpu,f16"] {
+            let error = Device::from_name(name).err().unwrap();
+            assert!(error.is_usage() && error.to_string().contains(&format!("`{name}`")), "{error}");
+            assert!(error.to_string().contains("it has cpu"), "{error}");
+        }
+        assert_eq!(Device::list()[0].0, "cpu");
+    }
+
+    #[cfg(not(feature = "wgpu"))]
+    #[test]
+    fn a_build_without_gpus_says_how_to_get_them() {
+        let error = Device::from_name("wgpu:0").err().unwrap();
+        assert!(error.to_string().ends_with("build with `--features wgpu`"), "{error}");
     }
 }

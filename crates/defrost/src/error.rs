@@ -32,7 +32,7 @@ pub enum Error {
     Plan(#[from] defrost_plan::PlanError),
     /// The device.
     #[error(transparent)]
-    Device(#[from] crate::device::UnknownDevice),
+    Device(#[from] crate::device::DeviceError),
     /// The report.
     #[error("the report could not be written: {0}")]
     Report(#[from] defrost_report::Error),
@@ -220,10 +220,11 @@ impl Error {
 
     /// Whether the user's words are at fault (a recipe, a name) and not the machine.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Recipe(_) | Self::Device(_) | Self::WhichModel { .. } | Self::NoFamily { .. })
+        matches!(self, Self::Recipe(_) | Self::WhichModel { .. } | Self::NoFamily { .. })
             || matches!(self, Self::ImagesWithoutTable { .. })
             || matches!(self, Self::Train(defrost_train::TrainError::WrongTask { .. }))
             || matches!(self, Self::Data(e) if crate::pictures::is_about_columns(e))
+            || matches!(self, Self::Device(error) if error.is_usage())
             || matches!(self, Self::Zoo(defrost_zoo::ZooError::Unknown { .. }))
     }
 }

@@ -199,13 +199,13 @@ impl Prepared {
         let marking = phase.thaws.last().map_or(&phase.marking, |step| &step.marking);
         let batch = recipe.batch_size.min(self.splits.train.len());
         let (loss, state) = (device_loss(&recipe.loss)?, rule(&phase.optimizer, None)?.state());
-        let (graph, room) = (&self.model.graph, memory::room());
+        let (graph, room) = (&self.model.graph, memory::room(self.engine.room()));
         let plan = |batch, marking| {
             let options = passes(recipe, graph, (phase, marking), batch, Default::default(), room)?;
             Ok::<_, Error>(Plan::new(graph, marking, batch, Purpose::Train(loss), options)?)
         };
         // The most that the phase will ever train is what must fit.
-        memory::check(&phase.name, batch, &|n| {
+        memory::check(self.engine.room(), &phase.name, batch, &|n| {
             Ok(plan(n, marking)?.memory(&self.model.graph, state).total())
         })?;
         Ok((plan(batch, &phase.marking)?, &phase.marking))
@@ -235,7 +235,7 @@ impl Prepared {
     /// # Errors
     /// See [`defrost_train::TrainError`]; the run's files are whole in any case.
     pub fn train(&self, start: Start, mut options: Options<'_>) -> Result<Outcome, Error> {
-        options.memory = options.memory.or_else(memory::room);
+        options.memory = options.memory.or_else(|| memory::room(self.engine.room()));
         let (job, folder, engine) = (self.job(), &self.fine_tune.folder, &*self.engine);
         let outcome = match start {
             Start::Fresh => {

@@ -11,6 +11,7 @@
 //! | name | what it is | feature |
 //! |---|---|---|
 //! | `cpu`, `ndarray` | the CPU | always there |
+//! | `wgpu` | a GPU over Vulkan, Metal or DirectX 12 | `wgpu` |
 //!
 //! # Features
 //!
@@ -48,6 +49,8 @@ pub use defrost_report as report;
 pub use defrost_tensor as tensor;
 pub use defrost_train as train;
 pub use defrost_weights as weights;
+#[cfg(feature = "wgpu")]
+pub use defrost_wgpu as wgpu;
 pub use defrost_zoo as zoo;
 
 pub use device::Device;
