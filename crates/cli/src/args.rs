@@ -153,13 +153,13 @@ pub(crate) struct Device {
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// In which numbers a GPU stores and multiplies activations
-    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "f32|f16")]
-    pub(crate) precision: Precision,
+    #[arg(long, value_enum, default_value_t = Activations::F32, value_name = "f32|f16")]
+    pub(crate) precision: Activations,
 }
 
 /// What activations are stored in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
-pub(crate) enum Precision {
+pub(crate) enum Activations {
     F32,
     F16,
 }
@@ -597,6 +597,6 @@ impl Device {
             }
             _ => self.device.clone(),
         };
-        if self.precision == Precision::F16 { name + ",f16" } else { name }
+        if self.precision == Activations::F16 { name + ",f16" } else { name }
     }
 }
