@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use defrost::export::onnx::{Element, Layout};
-use defrost::weights::Precision;
 
 /// Fine-tunes pre-trained image classifiers.
 #[derive(Debug, Parser)]
@@ -435,7 +434,7 @@ pub(crate) struct Export {
     pub(crate) no_fold: bool,
     /// safetensors: how numbers are stored
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) precision: Stored,
+    pub(crate) precision: crate::export::Stored,
     /// A weight file in place of a run, or with --model a published set: imagenet, or a name of `defrost models`
     #[arg(long, short, value_name = "FILE|NAME")]
     pub(crate) weights: Option<PathBuf>,
@@ -470,25 +469,6 @@ impl Pixels {
             Self::NchwU8 => (Layout::Nchw, Element::U8),
             Self::NhwcF32 => (Layout::Nhwc, Element::F32),
             Self::NchwF32 => (Layout::Nchw, Element::F32),
-        }
-    }
-}
-
-/// How numbers are stored in a weight file.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Stored {
-    #[default]
-    F32,
-    F16,
-    Bf16,
-}
-
-impl From<Stored> for Precision {
-    fn from(stored: Stored) -> Self {
-        match stored {
-            Stored::F32 => Self::F32,
-            Stored::F16 => Self::F16,
-            Stored::Bf16 => Self::Bf16,
         }
     }
 }

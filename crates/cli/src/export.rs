@@ -4,8 +4,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ValueEnum;
 use defrost::export::OnnxExport;
 use defrost::export::onnx::Output;
+use defrost::weights::Precision;
 use defrost::zoo::Arch;
 use defrost::{Error, Trained};
 
@@ -54,7 +56,7 @@ fn format(args: &args::Export) -> anyhow::Result<ExportFormat> {
         ExportFormat::Safetensors if args.preprocess_inside.is_some() => "--preprocess-inside",
         ExportFormat::Safetensors if args.probabilities => "--probabilities",
         ExportFormat::Safetensors if args.no_fold => "--no-fold",
-        ExportFormat::Onnx if args.precision != args::Stored::F32 => "--precision",
+        ExportFormat::Onnx if args.precision != Stored::F32 => "--precision",
         _ => return Ok(format),
     };
     let of = match format {
@@ -83,4 +85,23 @@ fn open(args: &args::Export) -> anyhow::Result<(Trained, PathBuf)> {
         crate::pull::for_weights(arch, path)?;
     }
     Ok((Trained::from_weights(path, arch, args.image_size)?, Path::new("").into()))
+}
+
+/// How numbers are stored in a weight file.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Stored {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Stored> for Precision {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::F32 => Self::F32,
+            Stored::F16 => Self::F16,
+            Stored::Bf16 => Self::Bf16,
+        }
+    }
 }

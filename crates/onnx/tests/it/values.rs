@@ -92,7 +92,12 @@ fn pictures_are_prepared_inside() {
         let scale = preprocess.pixel_scale(3);
         // Caffe's numbers reach to 150: the network is not made for them, and its outputs grow with them.
         let scale = match scale.reversed {
-            true => defrost_tensor::PixelScale { scale: vec![0.01, 0.02, 0.03], ..scale },
+            true => {
+                let smaller =
+                    |values: &[f32]| values.iter().zip([0.01, 0.02, 0.03]).map(|(v, f)| v * f).collect();
+                let (factors, shift) = (smaller(&scale.scale), smaller(&scale.shift));
+                defrost_tensor::PixelScale { scale: factors, shift, ..scale }
+            }
             false => scale,
         };
         let want = infer_pixels(&graph, &params, 2, &bytes, &scale);
