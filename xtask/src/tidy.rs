@@ -31,7 +31,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("defrost", 7),
     ("defrost-cli", 8),
     ("defrost-conformance", 9),
-    ("defrost-tests", 9),
+    ("defrost-tests", 10),
     ("xtask", 9),
 ];
 
