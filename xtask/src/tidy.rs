@@ -30,6 +30,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("defrost-report", 6),
     ("defrost", 7),
     ("defrost-cli", 8),
+    ("defrost-bench", 9),
     ("defrost-conformance", 9),
     ("defrost-tests", 10),
     ("xtask", 9),

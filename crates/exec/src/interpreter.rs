@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use defrost_graph::{Graph, NodeId, Origin, ParamStore, Value};
-use defrost_plan::{Options, Plan, Purpose};
+use defrost_graph::{Graph, Instruction, NodeId, Origin, ParamStore, Value};
+use defrost_plan::{Options, Plan, Purpose, flops};
 use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout, call};
 
 use crate::compiled::{Compiled, Place};
 use crate::optimizer::{Optimizer, read};
-use crate::{Clip, ExecError, Images, Phase, Rate, Rule, Session, StepOutput, TrainBatch};
+use crate::profile::Profile;
+use crate::{Clip, ExecError, Images, KernelTime, Phase, Rate, Rule, Session, StepOutput, TrainBatch};
 
 /// Which plan: batch size, and what is wanted (`None`: the current phase's training step).
 type Key = (usize, Option<Wanted>);
@@ -24,7 +26,7 @@ enum Wanted {
 }
 
 /// Chooses a part of a plan.
-type Part<B> = fn(&Compiled<B>) -> &[Call<Place, Place>];
+type Part<B> = fn(&Compiled<B>) -> (&[Call<Place, Place>], &[Instruction]);
 
 /// A network on the device of `K`: a [`Session`].
 pub struct Interpreter<K: Kernels> {
@@ -43,6 +45,7 @@ pub struct Interpreter<K: Kernels> {
     /// Counts changes of any weight; `loaded` is the count at the last change from outside.
     version: u64,
     loaded: u64,
+    profile: Option<Profile>,
 }
 
 impl<K: Kernels> Interpreter<K> {
@@ -67,6 +70,7 @@ impl<K: Kernels> Interpreter<K> {
             plans: HashMap::new(),
             version: 0,
             loaded: 0,
+            profile: None,
         };
         session.set_params(params)?;
         Ok(session)
@@ -82,7 +86,7 @@ impl<K: Kernels> Interpreter<K> {
         // Folded weights of a training plan are frozen ones: only a load changes them.
         let current = if key.1.is_none() { self.loaded } else { self.version };
         if self.plans[&key].folded_at != Some(current) {
-            self.run(key, |c| &c.setup)?;
+            self.run(key, |c| (&c.setup, &c.plan.setup))?;
             self.plans.get_mut(&key).expect("inserted above").folded_at = Some(current);
         }
         Ok(())
@@ -179,13 +183,20 @@ impl<K: Kernels> Interpreter<K> {
             Store { params: &mut self.params, grads: &mut self.grads, slots: &mut self.slots, own: &mut own };
         let mut result = Ok(());
         let mut taken = Vec::new();
-        for call in part(compiled) {
+        let (calls, instructions) = part(compiled);
+        for (call, instruction) in calls.iter().zip(instructions) {
+            let start = self.profile.is_some().then(Instant::now);
             // What is written is taken out of the store, so that the rest of it can be read.
             call.map(&mut |_| (), &mut |place| taken.push((place, store.take(place))));
             let mut writes = taken.iter_mut();
             let write = &mut |_| &mut writes.next().expect("one buffer an operand").1;
             result = call.map(&mut |place| store.get(place), write).run(&*self.kernels);
             taken.drain(..).for_each(|(place, buf)| store.put(place, buf));
+            if let (Some(profile), Some(start), Ok(())) = (&mut self.profile, start, &result) {
+                result = self.kernels.synchronize();
+                let Instruction { node, pass, .. } = *instruction;
+                profile.add(Some(node), Some(pass), call.name(), flops(call), start);
+            }
             if result.is_err() {
                 break;
             }
@@ -267,9 +278,9 @@ impl<K: Kernels> Interpreter<K> {
         self.prepare(key)?;
         let skip = self.feed(key, images)?;
         if !skip {
-            self.run(key, |c| &c.prefix)?;
+            self.run(key, |c| (&c.prefix, &c.plan.prefix))?;
         }
-        self.run(key, |c| &c.suffix)?;
+        self.run(key, |c| (&c.suffix, &c.plan.suffix))?;
         Ok(skip)
     }
 
@@ -321,9 +332,9 @@ impl<K: Kernels> Session for Interpreter<K> {
         self.upload(key, Origin::TargetWeights, "weights of targets", batch.weights)?;
         self.upload(key, Origin::Keys, "dropout keys", batch.keys)?;
         if !skip {
-            self.run(key, |c| &c.prefix)?;
+            self.run(key, |c| (&c.prefix, &c.plan.prefix))?;
         }
-        self.run(key, |c| &c.suffix)?;
+        self.run(key, |c| (&c.suffix, &c.plan.suffix))?;
         self.version += 1; // Running statistics may have taken the batch in.
         let place = self.plans[&key].find(Origin::Stats).expect("a training plan has a loss");
         let mut stats = [0.0; 2];
@@ -341,8 +352,13 @@ impl<K: Kernels> Session for Interpreter<K> {
     }
 
     fn apply(&mut self, rule: Rule, rates: &[Rate]) -> Result<(), ExecError> {
+        let start = self.profile.is_some().then(Instant::now);
         let buffers = (&mut *self.params, &mut *self.grads);
         self.optimizer.apply(&*self.kernels, &self.graph, rule, rates, buffers)?;
+        if let (Some(profile), Some(start)) = (&mut self.profile, start) {
+            self.kernels.synchronize()?;
+            profile.add(None, None, "optimizer", 0, start);
+        }
         self.version += 1;
         if self.phase.as_ref().is_some_and(|p| p.options.accumulate) { self.zero_grads() } else { Ok(()) }
     }
@@ -421,6 +437,14 @@ impl<K: Kernels> Session for Interpreter<K> {
 
     fn set_optimizer(&mut self, state: &[(String, HostTensor)]) -> Result<(), ExecError> {
         self.optimizer.import(&*self.kernels, &self.graph, state)
+    }
+
+    fn set_profiling(&mut self, on: bool) {
+        self.profile = on.then(Profile::default);
+    }
+
+    fn profile(&self) -> Vec<KernelTime> {
+        self.profile.as_ref().map(Profile::rows).unwrap_or_default()
     }
 }
 

@@ -8,9 +8,12 @@ mod compiled;
 mod error;
 mod interpreter;
 mod optimizer;
+mod profile;
 mod session;
 
 pub use defrost_plan::{Options, Plan};
 pub use error::ExecError;
 pub use interpreter::Interpreter;
-pub use session::{Clip, Engine, Images, Phase, Rate, Room, Rule, Session, StepOutput, TrainBatch};
+pub use session::{
+    Clip, Engine, Images, KernelTime, Phase, Rate, Room, Rule, Session, StepOutput, TrainBatch,
+};

@@ -1,8 +1,9 @@
 //! What a trainer sees of a backend: an [`Engine`] opens a network, a [`Session`] trains and runs it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use defrost_graph::{Graph, Loss, Marking, ParamId, ParamStore};
+use defrost_graph::{Graph, Loss, Marking, NodeId, ParamId, ParamStore, Pass};
 use defrost_plan::{Options, Plan};
 use defrost_tensor::{HostTensor, PixelScale};
 
@@ -176,6 +177,24 @@ pub struct Rate {
     pub weight_decay: f32,
 }
 
+/// How long one kernel took for one node, summed over all steps since profiling was switched on.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct KernelTime {
+    /// The node; `None` for what belongs to none, as the optimizer's update.
+    pub node: Option<NodeId>,
+    /// The part of the step.
+    pub pass: Option<Pass>,
+    /// The kernel's name, as in "conv2d_grad_input".
+    pub kernel: &'static str,
+    /// How often it ran.
+    pub calls: u64,
+    /// Floating-point operations of all calls, 0 where they do not matter.
+    pub flops: u64,
+    /// All calls together.
+    pub time: Duration,
+}
+
 /// A network on a device. All methods wait until their results are there; a step is three calls:
 /// [`Session::forward_backward`], [`Session::reduce`], [`Session::apply`].
 pub trait Session {
@@ -300,4 +319,10 @@ pub trait Session {
     /// # Errors
     /// State of another network.
     fn set_optimizer(&mut self, state: &[(String, HostTensor)]) -> Result<(), ExecError>;
+
+    /// Starts to time every kernel, or stops. Timing waits for the device after each call.
+    fn set_profiling(&mut self, on: bool);
+
+    /// What was timed since profiling was last switched on, in the order of first calls.
+    fn profile(&self) -> Vec<KernelTime>;
 }

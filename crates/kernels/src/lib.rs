@@ -30,6 +30,7 @@ pub mod norm;
 pub mod optim;
 mod pack;
 pub mod pool;
+pub mod probe;
 pub mod reduce;
 mod scratch;
 mod simd;
