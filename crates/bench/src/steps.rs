@@ -108,6 +108,7 @@ impl Step {
             n: self.n,
             images,
             targets: &self.targets,
+            weights: &[],
             keys: &self.keys,
         })?;
         self.session.reduce()?;
