@@ -18,7 +18,7 @@ cargo xtask COMMAND
            weights again
   load-time FILE MODEL
            how long a weight file takes to become a network's parameters; run it with `cargo run --release -p xtask --`
-  scenarios [--only NAME] [--again] [--table] [--dev]
+  scenarios [--only NAME] [--again] [--table] [--dev] [--model NAME --weights FILE]
            runs every recipe in full on the emoji set (hours; what has a result is left out) and writes docs/scenarios.md
 ";
 

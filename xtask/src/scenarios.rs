@@ -35,6 +35,24 @@ struct Asked {
     table: bool,
     /// The program as tests build it: its kernels are optimised there too, and it is there sooner.
     dev: bool,
+    /// Another network, by the name that `--model` of `defrost train` takes, and where its weights come from.
+    network: Option<Network>,
+}
+
+/// What every recipe's own network and weights are replaced by.
+#[derive(Debug)]
+struct Network {
+    model: String,
+    weights: String,
+}
+
+/// What a run used, as the system counts it; `None` where it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Used {
+    /// The most memory it ever had, in bytes.
+    memory: Option<u64>,
+    /// Time of all its threads on processors, in seconds.
+    processor: Option<f64>,
 }
 
 /// Runs what has no result yet, and writes the table.
@@ -49,17 +67,19 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     }
     for (name, _) in recipes.iter().filter(|_| !asked.table) {
         let wanted = asked.only.is_empty() || asked.only.contains(name);
-        if !wanted || (!asked.again && results()?.iter().any(|r| r["recipe"] == **name)) {
+        let key = asked.key(name);
+        if !wanted || (!asked.again && results()?.iter().any(|r| r["key"] == key && whole(r))) {
             continue;
         }
-        eprintln!("xtask: {name}");
-        match measure(&program, name) {
+        eprintln!("xtask: {key}");
+        match measure(&program, name, &key, asked.network.as_ref()) {
             Ok(mut line) => {
+                line["key"] = json!(key);
                 line["build"] = json!(if asked.dev { "dev" } else { "release" });
                 keep(&line)?;
             }
             // The others may well run.
-            Err(error) => eprintln!("xtask: {name}: {error:#}"),
+            Err(error) => eprintln!("xtask: {key}: {error:#}"),
         }
         fs::write(root().join(TABLE), table(&recipes, &results()?))?;
     }
@@ -67,8 +87,24 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+impl Asked {
+    /// What a result is kept under: one recipe on one network.
+    fn key(&self, recipe: &str) -> String {
+        match &self.network {
+            Some(network) => format!("{recipe}-{}", network.model),
+            None => recipe.to_owned(),
+        }
+    }
+}
+
+/// Whether a result has all that is measured today; one that lacks something is measured again.
+fn whole(result: &Value) -> bool {
+    result.get("core_minutes").is_some()
+}
+
 fn asked(arguments: &[&str]) -> anyhow::Result<Asked> {
     let mut asked = Asked::default();
+    let (mut model, mut weights) = (None, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match *argument {
@@ -76,9 +112,24 @@ fn asked(arguments: &[&str]) -> anyhow::Result<Asked> {
             "--again" => asked.again = true,
             "--table" => asked.table = true,
             "--dev" => asked.dev = true,
-            other => bail!("`{other}`: scenarios takes --only NAME, --again, --table and --dev"),
+            "--model" => {
+                model = Some((*rest.next().context("--model takes the name of a network")?).to_owned())
+            }
+            "--weights" => {
+                let weights_from =
+                    rest.next().context("--weights takes a file or the name of published weights")?;
+                weights = Some((*weights_from).to_owned());
+            }
+            other => bail!(
+                "`{other}`: scenarios takes --only NAME, --again, --table, --dev, and --model NAME with --weights FILE"
+            ),
         }
     }
+    asked.network = match (model, weights) {
+        (Some(model), Some(weights)) => Some(Network { model, weights }),
+        (None, None) => None,
+        _ => bail!("--model and --weights go together"),
+    };
     Ok(asked)
 }
 
@@ -125,19 +176,19 @@ fn results() -> anyhow::Result<Vec<Value>> {
 /// Takes a result in, in place of the recipe's former one.
 fn keep(line: &Value) -> anyhow::Result<()> {
     let mut all = results()?;
-    all.retain(|r| r["recipe"] != line["recipe"]);
+    all.retain(|r| r["key"] != line["key"]);
     all.push(line.clone());
-    all.sort_by_key(|r| r["recipe"].as_str().unwrap_or_default().to_owned());
+    all.sort_by_key(|r| r["key"].as_str().unwrap_or_default().to_owned());
     let text: String = all.iter().map(|r| format!("{r}\n")).collect();
     Ok(fs::write(root().join(LINES), text)?)
 }
 
 /// Trains by one recipe to the end.
-fn measure(program: &Path, name: &str) -> anyhow::Result<Value> {
-    let folder = root().join(RUNS).join(name);
+fn measure(program: &Path, name: &str, key: &str, network: Option<&Network>) -> anyhow::Result<Value> {
+    let folder = root().join(RUNS).join(key);
     let resumed =
         folder.join("checkpoints/resume.safetensors").exists() && !folder.join("validation.json").exists();
-    let run = format!("{RUNS}/{name}");
+    let run = format!("{RUNS}/{key}");
     let mut command = Command::new(program);
     command.current_dir(root()).stdout(Stdio::piped()).arg("train");
     if resumed {
@@ -146,6 +197,12 @@ fn measure(program: &Path, name: &str) -> anyhow::Result<Value> {
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(root().join(RUNS))?;
         command.args([DATA, "--recipe", name, "--run", &run, "--json"]);
+        if let Some(Network { model, weights }) = network {
+            // The program runs in the root; a file is named from where this was called.
+            let file = std::path::absolute(weights).ok().filter(|file| file.is_file());
+            let weights = file.map_or_else(|| weights.clone(), |file| file.to_string_lossy().into_owned());
+            command.args(["--model", model, "--weights", &weights]);
+        }
     }
     let mut child = command.spawn().context("`defrost train` did not start")?;
     let lines = BufReader::new(child.stdout.take().context("no output")?);
@@ -155,7 +212,7 @@ fn measure(program: &Path, name: &str) -> anyhow::Result<Value> {
             lines.lines().map_while(Result::ok).filter_map(|l| serde_json::from_str::<Value>(&l).ok());
         events.filter(|e| e["event"] == "done" || e["event"] == "start").collect::<Vec<_>>()
     });
-    let peak = watch(&mut child)?;
+    let used = watch(&mut child)?;
     let status = child.wait()?;
     let events = reader.join().map_err(|_| anyhow::anyhow!("its output cannot be read"))?;
     let find = |kind: &str| events.iter().rfind(|e| e["event"] == kind);
@@ -175,25 +232,40 @@ fn measure(program: &Path, name: &str) -> anyhow::Result<Value> {
         "epochs": done["epochs"],
         "best_epoch": done["best_epoch"].as_u64().map(|e| e + 1),
         "minutes": (done["seconds"].as_f64().unwrap_or_default() / 6.0).round() / 10.0,
-        "memory_mb": peak.map(|bytes| bytes / 1_000_000),
+        "core_minutes": used.processor.map(|seconds| (seconds / 6.0).round() / 10.0),
+        "memory_mb": used.memory.map(|bytes| bytes / 1_000_000),
         "resumed": resumed,
         "date": today(),
         "machine": machine(),
     }))
 }
 
-/// The most memory that `child` ever had, in bytes, until it ends; `None` where the system does not tell.
-fn watch(child: &mut Child) -> anyhow::Result<Option<u64>> {
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = None;
+/// What `child` has used when it ends.
+fn watch(child: &mut Child) -> anyhow::Result<Used> {
+    let folder = PathBuf::from(format!("/proc/{}", child.id()));
+    let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
+    let mut used = Used::default();
     while child.try_wait()?.is_none() {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-        peak = peak.max(kib.map(|kib| kib * 1024));
+        used.memory = used.memory.max(peak(&read("status")));
+        used.processor = processor(&read("stat")).or(used.processor);
         std::thread::sleep(LOOK);
     }
-    Ok(peak)
+    Ok(used)
+}
+
+/// The peak of resident memory, in bytes, as `/proc/PID/status` says it.
+fn peak(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Seconds on processors of all threads, in user mode and in the kernel, as `/proc/PID/stat` says it (proc(5)): in
+/// hundredths, which is what Linux counts in towards programs.
+fn processor(stat: &str) -> Option<f64> {
+    // The name, in parentheses, may have spaces and parentheses itself.
+    let fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let times: Vec<u64> = fields.skip(11).take(2).map_while(|field| field.parse().ok()).collect();
+    (times.len() == 2).then(|| times.iter().sum::<u64>() as f64 / 100.0)
 }
 
 /// `2 cores of AMD EPYC`.
@@ -235,18 +307,25 @@ cargo xtask scenarios
 which runs `defrost train datasets/emoji --recipe NAME` for each and makes this page from
 [scenarios.jsonl](scenarios.jsonl). The weights are ImageNet's of the MobileNetV2 in the program, at the recipe's size: most
 scenarios come with another network (the first line of a recipe says which), whose published weights are not in this
-repository. `--dev` does the same with the program as tests build it, whose kernels are optimised too. The accuracy is that of the best epoch on the validation part; minutes are those of the whole run, validation
-included; memory is the program's resident set at its peak.
+repository. `--model NAME --weights FILE` runs them on another network, as rows of their own; `--dev` does the same with the
+program as tests build it, whose kernels are optimised too.
+
+The result is the best epoch's on the validation part: accuracy, or where a recipe asks for another measure, that measure by
+its name. *Minutes* are those of the run on the clock, validation included. *Core minutes* are what all its threads spent on
+processors, the number that other work on the machine changes least: two cores that had nothing else to do would be through in
+half of it. *Memory* is the program's resident set at its peak, pictures and cached features included.
 
 ";
 
 /// The page.
 fn table(recipes: &[(String, String)], results: &[Value]) -> String {
     let mut page = HEAD.to_owned();
-    let of = |name: &str| results.iter().find(|r| r["recipe"] == *name);
-    page += "| recipe | what it does | network | result | best epoch | minutes | memory |\n";
-    page += "|---|---|---|---|---|---|---|\n";
-    for (name, about, r) in recipes.iter().filter_map(|(name, about)| Some((name, about, of(name)?))) {
+    let of = |name: &str| results.iter().filter(move |r| r["recipe"] == *name).collect::<Vec<_>>();
+    page += "| recipe | what it does | network | result | best epoch | minutes | core minutes | memory |\n";
+    page += "|---|---|---|---|---|---|---|---|\n";
+    for (name, about, r) in
+        recipes.iter().flat_map(|(n, about)| of(n).into_iter().map(move |r| (n, about, r)))
+    {
         let text = |key: &str| match &r[key] {
             Value::Null => "–".to_owned(),
             Value::String(s) => s.clone(),
@@ -255,16 +334,18 @@ fn table(recipes: &[(String, String)], results: &[Value]) -> String {
         let mark = if r["resumed"] == true { " (resumed)" } else { "" };
         let _ = writeln!(
             page,
-            "| [`{name}`](recipes/{name}.toml) | {about} | {} | {} | {} of {} | {}{mark} | {} MB |",
+            "| [`{name}`](recipes/{name}.toml) | {about} | {} | {} | {} of {} | {}{mark} | {} | {} MB |",
             text("network"),
             result(r),
             text("best_epoch"),
             text("epochs"),
             text("minutes"),
+            text("core_minutes"),
             text("memory_mb"),
         );
     }
-    let missing: Vec<_> = recipes.iter().map(|(n, _)| n.as_str()).filter(|n| of(n).is_none()).collect();
+    let missing: Vec<_> =
+        recipes.iter().map(|(n, _)| n.as_str()).filter(|n| !of(n).iter().any(|r| whole(r))).collect();
     if !missing.is_empty() {
         let _ = writeln!(page, "\nNot run yet: {}.", missing.join(", "));
     }
@@ -305,15 +386,36 @@ mod tests {
         let recipes = [("head", "the head"), ("t4-labels", "labels"), ("full", "all")];
         let recipes = recipes.map(|(a, b)| (a.to_owned(), b.to_owned()));
         let line = |name: &str, metric: &str, value: f64| {
-            json!({ "recipe": name, "network": "mobilenet_v2", "metric": metric, "value": value, "epochs": 10,
+            json!({ "recipe": name, "key": name, "core_minutes": 2.9, "network": "mobilenet_v2", "metric": metric, "value": value, "epochs": 10,
                 "best_epoch": 7, "minutes": 1.5, "memory_mb": 500, "resumed": false, "date": "2026-11-21", "machine": "m", "build": "release" })
         };
         let page = table(&recipes, &[line("t4-labels", "map", 0.5), line("head", "accuracy", 0.684)]);
-        let row =
-            "| [`head`](recipes/head.toml) | the head | mobilenet_v2 | 68.4 % | 7 of 10 | 1.5 | 500 MB |";
+        let row = "| [`head`](recipes/head.toml) | the head | mobilenet_v2 | 68.4 % | 7 of 10 | 1.5 | 2.9 | 500 MB |";
         assert!(page.contains(row), "{page}");
         assert!(page.contains("| map 50.0 % |") && page.contains("Not run yet: full."), "{page}");
         assert!(page.contains("Measured 2026-11-21 on m, release profile;"), "{page}");
+    }
+
+    #[test]
+    fn a_result_without_processor_time_is_measured_again() {
+        let recipes = [("head".to_owned(), "the head".to_owned())];
+        let old = json!({ "recipe": "head", "key": "head", "metric": "accuracy", "value": 0.5 });
+        assert!(table(&recipes, &[old]).contains("Not run yet: head."));
+    }
+
+    #[test]
+    fn a_network_of_its_own_has_rows_of_its_own() {
+        let asked = asked(&["--model", "efficientnet_lite0", "--weights", "lite0.safetensors"]).unwrap();
+        assert_eq!(asked.key("head"), "head-efficientnet_lite0");
+        assert!(super::asked(&["--model", "resnet18"]).is_err());
+    }
+
+    #[test]
+    fn the_system_says_memory_and_time() {
+        assert_eq!(peak("VmPeak:\t  900 kB\nVmHWM:\t  512 kB\n"), Some(512 * 1024));
+        let stat = "4711 (a (b) c) S 1 4711 4711 0 -1 4194304 100 0 0 0 1234 66 7 8 20 0 3 0 99";
+        assert_eq!(processor(stat), Some(13.0));
+        assert_eq!((peak(""), processor("")), (None, None));
     }
 
     #[test]
@@ -321,9 +423,9 @@ mod tests {
         let page = fs::read_to_string(root().join(TABLE)).unwrap_or_default();
         for r in results().unwrap() {
             let start = format!("| [`{}`]", r["recipe"].as_str().unwrap());
-            let row = page.lines().find(|line| line.starts_with(&start));
+            let mut rows = page.lines().filter(|line| line.starts_with(&start));
             assert!(
-                row.is_some_and(|row| row.contains(&result(&r))),
+                rows.any(|row| row.contains(&result(&r))),
                 "run `cargo xtask scenarios --table`: {start}"
             );
         }
