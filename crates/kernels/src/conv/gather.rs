@@ -46,7 +46,7 @@ pub(super) struct Gather {
 
 impl Gather {
     pub(super) fn forward(shape: &ConvShape) -> Self {
-        let ConvShape { desc, input, output, pads } = *shape;
+        let ConvShape { desc, input, output, pads, .. } = *shape;
         let taps = (0..desc.kernel[0] * desc.kernel[1])
             .map(|index| {
                 let (ky, kx) = (index / desc.kernel[1], index % desc.kernel[1]);
@@ -81,7 +81,7 @@ impl Gather {
     }
 
     pub(super) fn grad_input(shape: &ConvShape) -> Self {
-        let ConvShape { desc, input, output, pads } = *shape;
+        let ConvShape { desc, input, output, pads, .. } = *shape;
         let [sy, sx] = desc.stride;
         let phases = (0..sy.min(input.h))
             .flat_map(|y| (0..sx.min(input.w)).map(move |x| [y, x]))

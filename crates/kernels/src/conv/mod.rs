@@ -11,12 +11,25 @@ mod narrow;
 #[cfg(test)]
 mod tests;
 mod weight;
+mod winograd;
 
 use defrost_tensor::{Activation, ConvDesc, ConvKind, Pads, Shape4, ShapeError};
 
 use crate::Threads;
 use gather::Gather;
 use narrow::Narrow;
+use winograd::Plane;
+
+/// Which algorithms a convolution may use.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// The fastest: Winograd's for 3×3 windows at stride 1, whose results are off by up to about 10⁻⁵ of the largest.
+    #[default]
+    Auto,
+    /// Sums of products as the definition has them.
+    Direct,
+}
 
 /// A convolution with the shapes of its input and output.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +38,7 @@ pub struct ConvShape {
     input: Shape4,
     output: Shape4,
     pads: Pads,
+    algorithm: Algorithm,
 }
 
 impl ConvShape {
@@ -33,7 +47,13 @@ impl ConvShape {
     /// # Errors
     /// As [`ConvDesc::output`].
     pub fn new(desc: ConvDesc, input: Shape4) -> Result<Self, ShapeError> {
-        Ok(Self { desc, input, output: desc.output(input)?, pads: desc.pads(input.h, input.w) })
+        let (output, pads) = (desc.output(input)?, desc.pads(input.h, input.w));
+        Ok(Self { desc, input, output, pads, algorithm: Algorithm::default() })
+    }
+
+    /// The same convolution by other algorithms.
+    pub fn with_algorithm(self, algorithm: Algorithm) -> Self {
+        Self { algorithm, ..self }
     }
 
     /// The output's shape.
@@ -72,6 +92,9 @@ pub(crate) fn bounds(activation: Activation) -> (f32, f32) {
 
 /// Floats of workspace that [`forward`] needs.
 pub fn forward_workspace(threads: &Threads, shape: &ConvShape) -> usize {
+    if let Some(plane) = Plane::forward(shape) {
+        return winograd::workspace(threads, &plane);
+    }
     match Narrow::new(shape) {
         _ if shape.depthwise() => 0,
         Some(narrow) => narrow.len() + dense::workspace(threads, &Gather::narrow(shape, &narrow)),
@@ -96,7 +119,9 @@ pub fn forward(
     assert_eq!(out.len(), shape.output.len(), "output");
     assert!(epilogue.bias.is_none_or(|b| b.len() == shape.output.c), "bias");
     assert!(epilogue.residual.is_none_or(|r| r.len() == out.len()), "residual");
-    if shape.depthwise() {
+    if let Some(plane) = Plane::forward(shape) {
+        winograd::run(threads, &plane, x, weight, epilogue, false, out, workspace);
+    } else if shape.depthwise() {
         depthwise::run(threads, &Gather::forward(shape), x, weight, epilogue, false, out);
     } else if let Some(narrow) = Narrow::new(shape) {
         let (padded, workspace) = workspace.split_at_mut(narrow.len());
@@ -110,7 +135,11 @@ pub fn forward(
 
 /// Floats of workspace that [`grad_input`] needs.
 pub fn grad_input_workspace(threads: &Threads, shape: &ConvShape) -> usize {
-    if shape.depthwise() { 0 } else { dense::workspace(threads, &Gather::grad_input(shape)) }
+    match Plane::grad_input(shape) {
+        Some(plane) => winograd::workspace(threads, &plane),
+        None if shape.depthwise() => 0,
+        None => dense::workspace(threads, &Gather::grad_input(shape)),
+    }
 }
 
 /// The gradient with respect to the input; added to `grad_in` where `accumulate`.
@@ -132,7 +161,11 @@ pub fn grad_input(
         "gradient and weights"
     );
     assert_eq!(grad_in.len(), shape.input.len(), "input gradient");
-    let (gather, none) = (Gather::grad_input(shape), Epilogue::default());
+    let none = Epilogue::default();
+    if let Some(plane) = Plane::grad_input(shape) {
+        return winograd::run(threads, &plane, grad_out, weight, &none, accumulate, grad_in, workspace);
+    }
+    let gather = Gather::grad_input(shape);
     if shape.depthwise() {
         depthwise::run(threads, &gather, grad_out, weight, &none, accumulate, grad_in);
     } else {
@@ -141,8 +174,12 @@ pub fn grad_input(
 }
 
 /// Floats of workspace that [`grad_weight`] needs.
-pub fn grad_weight_workspace(_threads: &Threads, shape: &ConvShape) -> usize {
-    if shape.depthwise() { depthwise::grad_weight_workspace(shape) } else { weight::workspace(shape) }
+pub fn grad_weight_workspace(threads: &Threads, shape: &ConvShape) -> usize {
+    match Plane::forward(shape) {
+        Some(plane) => winograd::weight_workspace(threads, &plane),
+        None if shape.depthwise() => depthwise::grad_weight_workspace(shape),
+        None => weight::workspace(shape),
+    }
 }
 
 /// The gradient with respect to the weights; added to `grad_weight` where `accumulate`.
@@ -160,7 +197,9 @@ pub fn grad_weight(
 ) {
     assert_eq!((x.len(), grad_out.len()), (shape.input.len(), shape.output.len()), "input and gradient");
     assert_eq!(grad_weight.len(), shape.weight_len(), "weight gradient");
-    if shape.depthwise() {
+    if let Some(plane) = Plane::forward(shape) {
+        winograd::run_weight(threads, &plane, x, grad_out, accumulate, grad_weight, workspace);
+    } else if shape.depthwise() {
         depthwise::grad_weight(threads, shape, x, grad_out, accumulate, grad_weight, workspace);
     } else {
         weight::run(threads, shape, x, grad_out, accumulate, grad_weight, workspace);

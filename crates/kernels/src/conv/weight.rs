@@ -132,7 +132,7 @@ struct Sum<'a> {
 
 impl<'a> Sum<'a> {
     fn new(isa: Isa, shape: &ConvShape, x: &'a [f32], grad_out: &'a [f32]) -> Self {
-        let ConvShape { desc, input, output, pads } = *shape;
+        let ConvShape { desc, input, output, pads, .. } = *shape;
         Self {
             isa,
             x,

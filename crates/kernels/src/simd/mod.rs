@@ -140,6 +140,7 @@ pub(crate) unsafe trait Vector: Copy {
     fn fma(self, b: Self, c: Self) -> Self;
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
     /// The larger; NaN where `self` is.
     fn at_least(self, low: Self) -> Self;
     /// The smaller; NaN where `self` is.
@@ -151,6 +152,19 @@ pub(crate) unsafe trait Vector: Copy {
     fn larger(self, place: Self, value: Self, other: Self) -> (Self, Self);
     /// `self` where `place` is `other`, else 0.
     fn at_place(self, place: Self, other: Self) -> Self;
+    /// Transposes a square of `LANES × LANES` floats: rows `from_step` apart become columns of rows `to_step` apart.
+    ///
+    /// # Safety
+    /// The square can be read at `from` and written at `to`; the two do not overlap.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: the caller's.
+                unsafe { *to.add(j * to_step + i) = *from.add(i * from_step + j) }
+            }
+        }
+    }
     /// Adds the first `count` lanes to double-precision sums.
     ///
     /// # Safety

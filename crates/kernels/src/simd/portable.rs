@@ -51,6 +51,10 @@ unsafe impl Vector for Array {
         Self(std::array::from_fn(|i| self.0[i] - other.0[i]))
     }
     #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] * other.0[i]))
+    }
+    #[inline(always)]
     fn at_least(self, low: Self) -> Self {
         Self(std::array::from_fn(|i| if self.0[i] < low.0[i] { low.0[i] } else { self.0[i] }))
     }

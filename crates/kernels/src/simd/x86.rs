@@ -59,6 +59,11 @@ unsafe impl Vector for F32x16 {
         Self(unsafe { _mm512_sub_ps(self.0, other.0) })
     }
     #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: see the trait.
+        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+    #[inline(always)]
     fn at_least(self, low: Self) -> Self {
         // SAFETY: see the trait. The instruction returns its second operand where either is NaN.
         Self(unsafe { _mm512_max_ps(low.0, self.0) })
@@ -91,6 +96,38 @@ unsafe impl Vector for F32x16 {
     fn at_place(self, place: Self, other: Self) -> Self {
         // SAFETY: see the trait.
         Self(unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(place.0, other.0), self.0) })
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        // SAFETY: see the trait. Pairs of rows are interleaved, then pairs of pairs, then quarters of vectors.
+        unsafe {
+            let row = |i: usize| _mm512_loadu_ps(from.add(i * from_step));
+            let mut a = [_mm512_setzero_ps(); 16];
+            for i in 0..8 {
+                let (r0, r1) = (row(2 * i), row(2 * i + 1));
+                a[2 * i] = _mm512_unpacklo_ps(r0, r1);
+                a[2 * i + 1] = _mm512_unpackhi_ps(r0, r1);
+            }
+            let low = |x, y| _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
+            let high = |x, y| _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
+            let mut b = [_mm512_setzero_ps(); 16];
+            for g in 0..4 {
+                b[4 * g] = low(a[4 * g], a[4 * g + 2]);
+                b[4 * g + 1] = high(a[4 * g], a[4 * g + 2]);
+                b[4 * g + 2] = low(a[4 * g + 1], a[4 * g + 3]);
+                b[4 * g + 3] = high(a[4 * g + 1], a[4 * g + 3]);
+            }
+            for j in 0..4 {
+                let even = |p, q| _mm512_shuffle_f32x4::<0x88>(p, q);
+                let odd = |p, q| _mm512_shuffle_f32x4::<0xdd>(p, q);
+                let (x, z) = (even(b[j], b[4 + j]), even(b[8 + j], b[12 + j]));
+                let (y, w) = (odd(b[j], b[4 + j]), odd(b[8 + j], b[12 + j]));
+                _mm512_storeu_ps(to.add(j * to_step), even(x, z));
+                _mm512_storeu_ps(to.add((4 + j) * to_step), even(y, w));
+                _mm512_storeu_ps(to.add((8 + j) * to_step), odd(x, z));
+                _mm512_storeu_ps(to.add((12 + j) * to_step), odd(y, w));
+            }
+        }
     }
     #[inline(always)]
     unsafe fn add_to(self, sums: *mut f64, count: usize) {
@@ -171,6 +208,11 @@ unsafe impl Vector for F32x8 {
         Self(unsafe { _mm256_sub_ps(self.0, other.0) })
     }
     #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: see the trait.
+        Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+    }
+    #[inline(always)]
     fn at_least(self, low: Self) -> Self {
         // SAFETY: see the trait. The instruction returns its second operand where either is NaN.
         Self(unsafe { _mm256_max_ps(low.0, self.0) })
@@ -205,6 +247,27 @@ unsafe impl Vector for F32x8 {
     fn at_place(self, place: Self, other: Self) -> Self {
         // SAFETY: see the trait.
         Self(unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_EQ_OQ>(place.0, other.0), self.0) })
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        // SAFETY: as above.
+        unsafe {
+            let row = |i: usize| _mm256_loadu_ps(from.add(i * from_step));
+            let mut a = [_mm256_setzero_ps(); 8];
+            for i in 0..4 {
+                let (r0, r1) = (row(2 * i), row(2 * i + 1));
+                a[2 * i] = _mm256_unpacklo_ps(r0, r1);
+                a[2 * i + 1] = _mm256_unpackhi_ps(r0, r1);
+            }
+            let low = |x, y| _mm256_shuffle_ps::<0x44>(x, y);
+            let high = |x, y| _mm256_shuffle_ps::<0xee>(x, y);
+            for j in 0..4 {
+                let take = |x, y| if j % 2 == 0 { low(x, y) } else { high(x, y) };
+                let (x, y) = (take(a[j / 2], a[j / 2 + 2]), take(a[4 + j / 2], a[6 + j / 2]));
+                _mm256_storeu_ps(to.add(j * to_step), _mm256_permute2f128_ps::<0x20>(x, y));
+                _mm256_storeu_ps(to.add((4 + j) * to_step), _mm256_permute2f128_ps::<0x31>(x, y));
+            }
+        }
     }
     #[inline(always)]
     unsafe fn add_to(self, sums: *mut f64, count: usize) {
