@@ -62,7 +62,8 @@ impl Device {
 
     /// The device called `name`.
     ///
-    /// `cpu` (or `ndarray`) has one thread a core, `cpu:2` two. `wgpu` is the fastest kind of GPU here, `wgpu:1` the one of that
+    /// `cpu` (or `ndarray`) has one thread a core, `cpu:2` two; with `,exact` at the end convolutions are plain sums, without
+    /// Winograd's way. `wgpu` is the fastest kind of GPU here, `wgpu:1` the one of that
     /// place in [`Device::list`], `wgpu:radeon` the first with that in its name; with `,f16` at the end it stores and
     /// multiplies activations in 16 bits.
     ///
@@ -71,15 +72,18 @@ impl Device {
     pub fn from_name(name: &str) -> Result<Box<dyn Engine>, DeviceError> {
         let unknown = || DeviceError::Unknown { name: name.into() };
         let (whole, half) = name.strip_suffix(",f16").map_or((name, false), |rest| (rest, true));
+        let (whole, exact) = whole.strip_suffix(",exact").map_or((whole, false), |rest| (rest, true));
         let (backend, rest) =
             whole.split_once(':').map_or((whole, None), |(backend, rest)| (backend, Some(rest)));
         match backend {
             "cpu" | "ndarray" if !half => {
                 let threads = rest.map(|t| t.parse::<usize>().ok().filter(|&t| t > 0).ok_or_else(unknown));
-                Ok(Box::new(defrost_ndarray::CpuEngine::new(threads.transpose()?)))
+                let mut options = defrost_ndarray::CpuOptions::default();
+                (options.threads, options.exact) = (threads.transpose()?, exact);
+                Ok(Box::new(defrost_ndarray::CpuEngine::with_options(options)))
             }
             #[cfg(feature = "wgpu")]
-            "wgpu" => {
+            "wgpu" if !exact => {
                 let mut options = defrost_wgpu::WgpuOptions::default();
                 options.adapter = rest.map(str::to_owned);
                 options.half = half;
@@ -102,6 +106,8 @@ mod tests {
             assert!(error.to_string().contains("it has cpu"), "{error}");
         }
         assert_eq!(Device::list()[0].0, "cpu");
+        let device = Device::from_name("cpu:1,exact").unwrap().device();
+        assert!(device.starts_with("cpu (1 thread, ") && device.ends_with(", exact)"), "{device}");
     }
 
     #[cfg(not(feature = "wgpu"))]

@@ -6,7 +6,7 @@ use defrost_exec::{Engine, ExecError, Interpreter, Session};
 use defrost_graph::{Graph, ParamStore};
 use defrost_tensor::Kernels;
 
-use crate::CpuKernels;
+use crate::{CpuKernels, CpuOptions};
 
 /// The CPU as a device.
 pub struct CpuEngine {
@@ -17,6 +17,11 @@ impl CpuEngine {
     /// The CPU with this many compute threads, one a core by default. The number changes no bit of any result.
     pub fn new(threads: Option<usize>) -> Self {
         Self { kernels: Arc::new(CpuKernels::new(threads)) }
+    }
+
+    /// The CPU, computing as `options` say.
+    pub fn with_options(options: CpuOptions) -> Self {
+        Self { kernels: Arc::new(CpuKernels::with_options(options)) }
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use defrost_kernels::conv::{self, ConvShape, Epilogue};
+use defrost_kernels::conv::{self, Algorithm, ConvShape, Epilogue};
 use defrost_kernels::elementwise::Channels;
 use defrost_kernels::matmul::Matmul;
 use defrost_kernels::norm::{Affine, BatchStats, Folded, Incoming, Wanted};
 use defrost_kernels::pool::PoolShape;
-use defrost_kernels::{AlignedBuf, Threads, elementwise, layout, loss, matmul, norm, optim, pool, reduce};
+use defrost_kernels::{
+    AlignedBuf, Isa, Threads, elementwise, layout, loss, matmul, norm, optim, pool, reduce,
+};
 use defrost_tensor::call::*;
 use defrost_tensor::{ConvDesc, KernelError, Kernels, Layout, PixelScale, PoolDesc, Shape4};
 
@@ -25,10 +27,41 @@ impl CpuBuf {
     }
 }
 
+/// How the CPU backend computes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct CpuOptions {
+    /// Compute threads, one a core by default. The number changes no bit of any result.
+    pub threads: Option<usize>,
+    /// Convolutions as the plain sums of products, without Winograd's way of leaving products out: some 10⁻⁷ nearer to the
+    /// exact result, and up to three times as slow.
+    pub exact: bool,
+    /// The instruction set, the best of the machine by default. Each rounds in its own way.
+    pub isa: Option<Isa>,
+}
+
+impl CpuOptions {
+    /// With this many threads.
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads: Some(threads), ..self }
+    }
+
+    /// With plain sums of products.
+    pub fn exact(self) -> Self {
+        Self { exact: true, ..self }
+    }
+
+    /// With another instruction set.
+    pub fn with_isa(self, isa: Isa) -> Self {
+        Self { isa: Some(isa), ..self }
+    }
+}
+
 /// The CPU backend's kernels: some threads and one workspace.
 #[derive(Debug)]
 pub struct CpuKernels {
     threads: Threads,
+    algorithm: Algorithm,
     /// Grows to the largest that any call needed.
     workspace: Mutex<AlignedBuf>,
 }
@@ -36,8 +69,19 @@ pub struct CpuKernels {
 impl CpuKernels {
     /// Kernels on `threads` threads, or on as many as the system says are useful.
     pub fn new(threads: Option<usize>) -> Self {
-        let threads = threads.map_or_else(Threads::all, Threads::new);
-        Self { threads, workspace: Mutex::new(AlignedBuf::empty()) }
+        Self::with_options(CpuOptions { threads, ..CpuOptions::default() })
+    }
+
+    /// Kernels that compute as `options` say.
+    pub fn with_options(options: CpuOptions) -> Self {
+        let threads = options.threads.map_or_else(Threads::all, Threads::new);
+        let threads = threads.with_isa(options.isa.unwrap_or_else(Isa::best));
+        let algorithm = if options.exact { Algorithm::Direct } else { Algorithm::Auto };
+        Self { threads, algorithm, workspace: Mutex::new(AlignedBuf::empty()) }
+    }
+
+    fn conv_shape(&self, desc: ConvDesc, input: Shape4) -> ConvShape {
+        ConvShape::new(desc, input).expect(PLANNED).with_algorithm(self.algorithm)
     }
 
     /// The workspace, of at least `len` floats.
@@ -68,10 +112,6 @@ fn write(buf: &mut CpuBuf, len: usize) -> &mut [f32] {
     &mut buf.0[..len]
 }
 
-fn conv_shape(desc: ConvDesc, input: Shape4) -> ConvShape {
-    ConvShape::new(desc, input).expect(PLANNED)
-}
-
 fn weight_len(desc: &ConvDesc) -> usize {
     desc.weight_shape().iter().product()
 }
@@ -86,7 +126,8 @@ impl Kernels for CpuKernels {
     fn device(&self) -> String {
         let count = self.threads.count();
         let s = if count == 1 { "" } else { "s" };
-        format!("cpu ({count} thread{s}, {})", self.threads.isa().name())
+        let exact = if self.algorithm == Algorithm::Direct { ", exact" } else { "" };
+        format!("cpu ({count} thread{s}, {}{exact})", self.threads.isa().name())
     }
 
     fn alloc(&self, layout: Layout) -> Result<CpuBuf, KernelError> {
@@ -131,7 +172,7 @@ impl Kernels for CpuKernels {
     }
 
     fn conv2d(&self, call: Conv2d<&CpuBuf, &mut CpuBuf>) -> Result<(), KernelError> {
-        let shape = conv_shape(call.desc, call.input);
+        let shape = self.conv_shape(call.desc, call.input);
         let out = shape.output();
         let mut workspace = self.workspace(conv::forward_workspace(&self.threads, &shape))?;
         let epilogue = Epilogue {
@@ -153,7 +194,7 @@ impl Kernels for CpuKernels {
     }
 
     fn conv2d_grad_input(&self, call: Conv2dGradInput<&CpuBuf, &mut CpuBuf>) -> Result<(), KernelError> {
-        let shape = conv_shape(call.desc, call.input);
+        let shape = self.conv_shape(call.desc, call.input);
         let mut workspace = self.workspace(conv::grad_input_workspace(&self.threads, &shape))?;
         conv::grad_input(
             &self.threads,
@@ -168,7 +209,7 @@ impl Kernels for CpuKernels {
     }
 
     fn conv2d_grad_weight(&self, call: Conv2dGradWeight<&CpuBuf, &mut CpuBuf>) -> Result<(), KernelError> {
-        let shape = conv_shape(call.desc, call.input);
+        let shape = self.conv_shape(call.desc, call.input);
         let mut workspace = self.workspace(conv::grad_weight_workspace(&self.threads, &shape))?;
         conv::grad_weight(
             &self.threads,

@@ -11,4 +11,4 @@ mod kernels;
 mod tests;
 
 pub use engine::CpuEngine;
-pub use kernels::{CpuBuf, CpuKernels};
+pub use kernels::{CpuBuf, CpuKernels, CpuOptions};

@@ -3,13 +3,22 @@
 use std::sync::Arc;
 
 use defrost_conformance::{Report, run_all, run_plans};
-use defrost_ndarray::CpuKernels;
+use defrost_kernels::Isa;
+use defrost_ndarray::{CpuKernels, CpuOptions};
 
+/// On each instruction set that this machine has, and without Winograd's convolutions.
 fn passes_with_the_same_bits(run: impl Fn(&Arc<CpuKernels>) -> Report) {
-    let [one, two] = [1, 2].map(|threads| run(&Arc::new(CpuKernels::new(Some(threads)))));
-    assert!(one.passed(), "{one}");
-    assert!(two.passed(), "{two}");
-    assert!(one.differing(&two).is_empty(), "{:?}", one.differing(&two));
+    let options = CpuOptions::default();
+    let paths = Isa::available().into_iter().map(|isa| options.with_isa(isa));
+    for path in paths.chain([options.exact()]) {
+        let [one, two] = [1, 2].map(|threads| {
+            let kernels = Arc::new(CpuKernels::with_options(path.with_threads(threads)));
+            let report = run(&kernels);
+            assert!(report.passed(), "{path:?}: {report}");
+            report
+        });
+        assert!(one.differing(&two).is_empty(), "{path:?}: {:?}", one.differing(&two));
+    }
 }
 
 #[test]
