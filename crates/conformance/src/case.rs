@@ -1,6 +1,6 @@
 //! A case: a call whose operands say how they are laid out and filled.
 
-use defrost_tensor::{Call, Layout};
+use defrost_tensor::{Activation, Call, Layout};
 
 use crate::det::det_f64;
 
@@ -69,6 +69,12 @@ pub enum Fill {
         /// Added to the variance.
         eps: f64,
     },
+    /// What normalisation makes of the operands that are read: an activation, scale, mean, inverse deviation, and shift
+    /// in the place before this one.
+    Normalised {
+        /// Applied last.
+        activation: Activation,
+    },
     /// These numbers, over and over.
     Repeat(Vec<f32>),
     /// NaN, because the call overwrites it.
@@ -132,6 +138,17 @@ impl Operand {
             &Fill::InvStdOf { read, eps } => {
                 let inv_std = |(_, var): (f64, f64)| 1.0 / (var + eps).sqrt();
                 round(moments(&reads[read], layouts[read]).into_iter().map(inv_std).collect())
+            }
+            &Fill::Normalised { activation } => {
+                let bias = reads.last().expect("the shift is read before");
+                let mut out = vec![0.0; len];
+                for (c, places) in channels(self.layout).into_iter().enumerate() {
+                    let [scale, mean, inv_std, bias] =
+                        [&reads[1], &reads[2], &reads[3], bias].map(|v| f64::from(v[c]));
+                    let value = |i: usize| (f64::from(reads[0][i]) - mean) * inv_std * scale + bias;
+                    places.into_iter().for_each(|i| out[i] = activation.apply(value(i) as f32));
+                }
+                out
             }
             Fill::Repeat(values) => values.iter().copied().cycle().take(len).collect(),
             Fill::Overwritten => vec![f32::NAN; len],

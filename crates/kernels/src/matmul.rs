@@ -171,6 +171,7 @@ fn outer(threads: &Threads, shape: &Matmul, a: &[f32], b: &[f32], bias: Option<&
                     runs: &runs,
                     a_step: m,
                     b_step: n,
+                    b_first: 0,
                     rows: rows.clone(),
                     panels,
                     run: panel..panel + 1,

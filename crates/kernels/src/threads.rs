@@ -63,14 +63,20 @@ impl Threads {
     /// Calls `task(worker, i)` once for each `i` below `tasks`; `worker` is below [`Threads::count`] and never in two
     /// calls at once.
     pub(crate) fn for_each(&self, tasks: usize, task: impl Fn(usize, usize) + Sync) {
+        self.hand_out(tasks, false, task);
+    }
+
+    /// As [`Threads::for_each`]; `back` gives each share from its end.
+    fn hand_out(&self, tasks: usize, back: bool, task: impl Fn(usize, usize) + Sync) {
         let workers = self.count.min(tasks);
         let Some(pool) = self.pool.as_ref().filter(|_| workers > 1) else {
-            (0..tasks).for_each(|i| task(0, i));
+            (0..tasks).for_each(|i| task(0, if back { tasks - 1 - i } else { i }));
             return;
         };
+        let start = |worker: usize| tasks * worker / workers;
         let end = |worker: usize| tasks * (worker + 1) / workers;
         let next: [AtomicUsize; MAX_THREADS] =
-            std::array::from_fn(|w| AtomicUsize::new(if w < workers { tasks * w / workers } else { 0 }));
+            std::array::from_fn(|w| AtomicUsize::new(if w < workers { start(w) } else { 0 }));
         let work = |worker: usize| {
             for share in (worker..workers).chain(0..worker) {
                 loop {
@@ -78,7 +84,7 @@ impl Threads {
                     if i >= end(share) {
                         break;
                     }
-                    task(worker, i);
+                    task(worker, if back { start(share) + end(share) - 1 - i } else { i });
                 }
             }
         };
@@ -101,6 +107,20 @@ impl Threads {
         let parts = Parts::new(data, chunk);
         // SAFETY: each task takes its own part, once.
         self.for_each(parts.count(), |_, i| task(i, unsafe { parts.get(i) }));
+    }
+}
+
+impl Threads {
+    /// As [`Threads::for_chunks`], each share from its end: for a second pass over what a first one has just read.
+    pub(crate) fn for_chunks_back<T: Send>(
+        &self,
+        data: &mut [T],
+        chunk: usize,
+        task: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        let parts = Parts::new(data, chunk);
+        // SAFETY: each task takes its own part, once.
+        self.hand_out(parts.count(), true, |_, i| task(i, unsafe { parts.get(i) }));
     }
 }
 
@@ -178,5 +198,9 @@ mod tests {
         let mut data = vec![0; 103];
         Threads::new(2).for_chunks(&mut data, 10, |i, chunk| chunk.fill(i + 1));
         assert!(data.iter().enumerate().all(|(i, &v)| v == i / 10 + 1));
+        for count in [1, 2] {
+            Threads::new(count).for_chunks_back(&mut data, 10, |i, chunk| chunk.fill(i + 2));
+            assert!(data.iter().enumerate().all(|(i, &v)| v == i / 10 + 2));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The two matrix kernels that convolutions and dense layers are made of,.
+//! The two matrix kernels that convolutions and dense layers are made of.
 //!
 //! [`row_block`] computes `out[r] += Σ_t source[t][r] · weight[t]` for a block of rows whose sources are given by pointers: a
 //! convolution's taps are read where they lie, so there is neither an im2col copy nor a packed left operand. (The idea
@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use crate::pack::Panels;
-use crate::simd::{Vector, dispatch, fence};
+use crate::simd::{Vector, dispatch, fence, prefetch};
 
 /// Blocks of rows are padded to a multiple of this: the least common multiple of all tiles' heights.
 pub(crate) const ROW_ALIGN: usize = 24;
@@ -70,14 +70,16 @@ fn row_block_body<V: Vector>(block: &RowBlock<'_>) {
         let taps = tap_block * taps_a_block..((tap_block + 1) * taps_a_block).min(block.taps);
         for depth_block in 0..depth_blocks {
             let from = block.depth * depth_block / depth_blocks;
-            let terms = Terms {
+            let mut terms = Terms {
                 taps: taps.clone(),
                 from,
                 depth: block.depth * (depth_block + 1) / depth_blocks - from,
                 first: tap_block == 0 && depth_block == 0,
                 last: tap_block + 1 == tap_blocks && depth_block + 1 == depth_blocks,
+                ahead: false,
             };
             for p in block.run.clone() {
+                terms.ahead = p == block.run.start;
                 match block.panels.range(p).len() / V::LANES {
                     1 if V::COLS == 1 => row_tiles::<V, 4, 1>(block, &terms, p),
                     1 => row_tiles::<V, 12, 1>(block, &terms, p),
@@ -103,6 +105,8 @@ struct Terms {
     depth: usize,
     first: bool,
     last: bool,
+    /// Whether the sources of the next rows are asked for while these are worked off: they have not been read before.
+    ahead: bool,
 }
 
 #[inline(always)]
@@ -112,17 +116,28 @@ fn row_tiles<V: Vector, const R: usize, const C: usize>(block: &RowBlock<'_>, te
     let panel = &block.weight[block.taps * block.depth * range.start + packed_row * range.len()..];
     let last_columns = (block.panels.columns() - range.start) - (C - 1) * V::LANES;
     let last_columns = last_columns.min(V::LANES);
+    // Rows of few sources end before the hardware has seen where they go.
+    let residual = if terms.last { block.finish.residual } else { std::ptr::null() };
     for r in (0..block.targets.len()).step_by(R) {
+        if !residual.is_null() {
+            for &row in block.targets.iter().skip(r + R).take(R) {
+                (0..C).for_each(|j| prefetch(residual.wrapping_add(row + range.start + j * V::LANES)));
+            }
+        }
         let mut acc = [[V::splat(0.0); C]; R];
         let mut b = panel.as_ptr();
         for tap in terms.taps.clone() {
             let sources = &block.sources[tap * block.stride + r..][..R];
+            let next = &block.sources[tap * block.stride + (r + R).min(block.stride - R)..][..R];
             let first = block.shift + terms.from;
             // SAFETY: every source is valid for `shift + depth` floats, the panel holds a row of `C` vectors a term
             // (both asserted or promised by the block).
             unsafe {
                 let a: [*const f32; R] = std::array::from_fn(|i| sources[i].add(first));
                 for k in 0..terms.depth {
+                    if terms.ahead && k % 16 == 0 {
+                        next.iter().for_each(|row| prefetch(row.wrapping_add(first + k)));
+                    }
                     let bs: [V; C] = std::array::from_fn(|j| V::load(b.add(j * V::LANES)));
                     for i in 0..R {
                         let x = V::splat(*a[i].add(k));
@@ -172,6 +187,9 @@ fn row_tiles<V: Vector, const R: usize, const C: usize>(block: &RowBlock<'_>, te
     }
 }
 
+/// How many pixels before their turn operands of [`outer_block`] are asked for.
+const AHEAD: usize = 32;
+
 /// Consecutive pixels of both operands of [`outer_block`].
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
@@ -185,6 +203,8 @@ pub(crate) struct OuterBlock<'a> {
     pub(crate) runs: &'a [Run],
     pub(crate) a_step: usize,
     pub(crate) b_step: usize,
+    /// The column of the result that a run's `b` starts with: a packed panel's first.
+    pub(crate) b_first: usize,
     /// Which `i`.
     pub(crate) rows: Range<usize>,
     pub(crate) panels: Panels,
@@ -236,12 +256,24 @@ fn outer_tile<V: Vector, const R: usize, const C: usize>(block: &OuterBlock<'_>,
     let range = block.panels.range(p);
     let last = ((block.panels.columns() - range.start) - (C - 1) * V::LANES).min(V::LANES);
     let mut acc = [[V::splat(0.0); C]; R];
+    // Pixels are asked for well before their turn, by the first tiles that read them.
+    let ahead = |first: bool, step: usize| if first { AHEAD * step } else { 0 };
+    let (a_ahead, b_ahead) = (
+        ahead(p == block.run.start && (i == block.rows.start || i % 16 < R), block.a_step),
+        ahead(i == block.rows.start && block.b_first == 0, block.b_step),
+    );
     for run in block.runs {
         // SAFETY: the block's maker promises `count` pixels of both operands; the last vector reads only columns
         // that exist.
         unsafe {
-            let (mut a, mut b) = (run.a.add(i), run.b.add(range.start));
+            let (mut a, mut b) = (run.a.add(i), run.b.add(range.start - block.b_first));
             for _ in 0..run.count {
+                if a_ahead > 0 {
+                    prefetch(a.wrapping_add(a_ahead));
+                }
+                if b_ahead > 0 {
+                    (0..C).for_each(|j| prefetch(b.wrapping_add(b_ahead + j * V::LANES)));
+                }
                 let bs: [V; C] = std::array::from_fn(|j| {
                     if j + 1 == C {
                         V::load_part(b.add(j * V::LANES), last)

@@ -257,6 +257,7 @@ impl Kernels for CpuKernels {
             Incoming {
                 grad_out: read(call.grad_out, len),
                 activation: call.activation,
+                bias: call.bias.map(|b| read(b, c)),
                 out: call.out.map(|b| read(b, len)),
             },
             Wanted {
@@ -301,6 +302,7 @@ impl Kernels for CpuKernels {
             Incoming {
                 grad_out: read(call.grad_out, len),
                 activation: call.activation,
+                bias: None,
                 out: call.out.map(|b| read(b, len)),
             },
             Wanted {

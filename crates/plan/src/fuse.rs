@@ -97,9 +97,9 @@ fn gradients(instructions: &mut Vec<Instruction>) -> usize {
         }
         // Only the norm that computed the activation's value itself can undo it.
         let Some(forward) = uses.only_writer(masked.out) else { continue };
-        let (taken, x) = match &instructions[forward].call {
-            Call::NormTrain(c) => (c.activation, c.x),
-            Call::NormEval(c) => (c.activation, c.x),
+        let (taken, x, bias) = match &instructions[forward].call {
+            Call::NormTrain(c) => (c.activation, c.x, c.bias),
+            Call::NormEval(c) => (c.activation, c.x, c.bias),
             _ => continue,
         };
         let node = instructions[forward].node;
@@ -109,6 +109,7 @@ fn gradients(instructions: &mut Vec<Instruction>) -> usize {
         match &mut instructions[reader].call {
             Call::NormTrainGrad(c) if c.grad_out == masked.grad_in && c.x == x => {
                 (c.activation, c.out, c.grad_out) = (masked.activation, Some(masked.out), masked.grad_out);
+                c.bias = Some(bias);
             }
             Call::NormEvalGrad(c) if c.grad_out == masked.grad_in => {
                 (c.activation, c.out, c.grad_out) = (masked.activation, Some(masked.out), masked.grad_out);

@@ -148,6 +148,7 @@ fn train_grad(
         mean: Operand::filled(plain(c), Fill::MeanOf { read: 0 }),
         inv_std: Operand::filled(plain(c), Fill::InvStdOf { read: 0, eps: desc.eps.into() }),
         grad_out: Operand::new(Layout::Activation(shape)),
+        bias: None,
         out: (activation != Activation::Identity)
             .then(|| Operand::filled(Layout::Activation(shape), Fill::Clamped)),
         grad_in: wanted[0].then(|| Operand::result(Layout::Activation(shape), accumulate)),
@@ -156,6 +157,14 @@ fn train_grad(
     };
     let name = format!("{} {}{}", dims(shape), named(activation), input.name())
         + &gradients(wanted, accumulate, accumulate_params);
+    if activation != Activation::Identity {
+        let call = NormTrainGrad {
+            bias: Some(Operand::uniform(plain(c), 1.0, 2.0)),
+            out: Some(Operand::filled(Layout::Activation(shape), Fill::Normalised { activation })),
+            ..call.clone()
+        };
+        cases.push(case(format!("{name} shift given"), call, input.tolerance()));
+    }
     cases.push(case(name, call, input.tolerance()));
 }
 

@@ -144,6 +144,7 @@ fn batch_norm_with_batch_statistics() {
             mean: &mean,
             inv_std: &inv_std,
             grad_out: &g,
+            bias: None,
             out: (activation != Activation::Identity).then_some(&out),
             grad_in: Some(&mut grad_in),
             grad_weight: Some(&mut grad_weight),

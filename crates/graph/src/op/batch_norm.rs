@@ -116,6 +116,7 @@ impl Op for BatchNorm {
                 mean: b.saved(0),
                 inv_std: b.saved(1),
                 grad_out,
+                bias: None,
                 out: None,
                 grad_in,
                 grad_weight,

@@ -271,20 +271,28 @@ dispatch!(fn weight_row(row: &WeightRow<'_>, out: &mut [f32]) = weight_row_body)
 #[inline(always)]
 fn weight_row_body<V: Vector>(row: &WeightRow<'_>, out: &mut [f32]) {
     /// Pixels of a row that are worked off for one vector of channels before the next.
-    const PIXELS: usize = 8;
+    const PIXELS: usize = 16;
     let gather = row.gather;
     let (phase, width) = (&gather.phases[0], gather.target.w);
     let whole = interior(gather, phase, row.y).unwrap_or(0..0);
     taps_apart::<V>(row, 0..whole.start, out);
     for first in whole.clone().step_by(PIXELS) {
-        taps_together::<V>(row, first..(first + PIXELS).min(whole.end), out);
+        let pixels = first..(first + PIXELS).min(whole.end);
+        match gather.step[1] {
+            1 => taps_together::<V, 1>(row, pixels, out),
+            _ => taps_together::<V, 2>(row, pixels, out),
+        }
     }
     taps_apart::<V>(row, whole.end..width, out);
 }
 
 /// Pixels of a 3×3 window all of whose sources are inside.
 #[inline(always)]
-fn taps_together<V: Vector>(row: &WeightRow<'_>, pixels: std::ops::Range<usize>, out: &mut [f32]) {
+fn taps_together<V: Vector, const STEP: usize>(
+    row: &WeightRow<'_>,
+    pixels: std::ops::Range<usize>,
+    out: &mut [f32],
+) {
     let (gather, phase, channels) = (row.gather, &row.gather.phases[0], row.gather.source.c);
     let step = gather.step[1] * channels;
     let out = out[..9 * channels].as_mut_ptr();
@@ -300,7 +308,8 @@ fn taps_together<V: Vector>(row: &WeightRow<'_>, pixels: std::ops::Range<usize>,
     for c in (0..channels).step_by(V::LANES) {
         let lanes = V::LANES.min(channels - c);
         for p in 0..pixels.len() {
-            for s in 0..gather.step[1] {
+            prefetch(g.wrapping_add((gather.target.w + p) * channels + c));
+            for s in 0..STEP {
                 for r in 1..=gather.step[0].min(2) {
                     prefetch(sources[2].wrapping_add(r * below + p * step + s * channels + c));
                 }
@@ -310,7 +319,22 @@ fn taps_together<V: Vector>(row: &WeightRow<'_>, pixels: std::ops::Range<usize>,
         // are the result's.
         unsafe {
             let mut acc: [V; 9] = std::array::from_fn(|t| load::<V>(out.add(t * channels + c), lanes));
-            for p in 0..pixels.len() {
+            // By fours, which share sources.
+            let fours = pixels.len() / 4 * 4;
+            for p in (0..fours).step_by(4) {
+                let gs: [V; 4] = std::array::from_fn(|o| load::<V>(g.add((p + o) * channels + c), lanes));
+                for i in 0..3 {
+                    for s in 0..3 * STEP + 3 {
+                        let v = load::<V>(sources[i].add(p * step + s * channels + c), lanes);
+                        for (o, &g) in gs.iter().enumerate() {
+                            if s >= o * STEP && s < o * STEP + 3 {
+                                acc[3 * i + s - o * STEP] = v.fma(g, acc[3 * i + s - o * STEP]);
+                            }
+                        }
+                    }
+                }
+            }
+            for p in fours..pixels.len() {
                 let gv = load::<V>(g.add(p * channels + c), lanes);
                 for (t, acc) in acc.iter_mut().enumerate() {
                     let source = sources[t / 3].add(p * step + t % 3 * channels + c);

@@ -11,6 +11,7 @@ use super::ConvShape;
 use super::narrow::Narrow;
 use crate::pack::Panels;
 use crate::reduce::add_shards;
+use crate::simd::{Vector, dispatch, load, prefetch};
 use crate::threads::PtrMut;
 use crate::tile::{OuterBlock, Run, outer_block};
 use crate::{Isa, Threads};
@@ -19,6 +20,8 @@ use crate::{Isa, Threads};
 const SHARD_MAX: usize = 1 << 16;
 /// Pixels that are worked off together: a panel of their gradients stays in the first-level cache.
 const CHUNK: usize = 128;
+/// The widest panel.
+const WIDEST: usize = 64;
 /// Rows of pixels that are worked off together, at most.
 const MAX_RUNS: usize = 32;
 
@@ -94,17 +97,27 @@ fn run_sum(
     if !accumulate {
         threads.for_chunks(grad_weight, 1 << 16, |_, part| part.fill(0.0));
     }
-    // A tile is a panel of columns, some source channels and all taps, which read the same pixels: enough tiles for many
-    // threads, but wide enough that the pixels are not read too often.
-    let tiles = groups * panels.count();
-    let split = (tiles * depth / 16).next_multiple_of(8).clamp(16, 64);
-    let splits = depth.div_ceil(split);
+    // A tile is some panels of columns, some source channels and all taps, which read the same pixels: as wide as leaves
+    // enough tiles for many threads, so that the pixels are not read too often.
+    let (mut split, mut wide) = (depth.div_ceil(256).max(1), panels.count().div_ceil(4));
+    while groups * split * wide < 16 {
+        if depth / split > 64 {
+            split *= 2;
+        } else if wide < panels.count() {
+            wide = (2 * wide).min(panels.count());
+        } else if depth / split > 16 {
+            split *= 2;
+        } else {
+            break;
+        }
+    }
+    let rows = depth.div_ceil(split).next_multiple_of(8);
     let out = PtrMut(grad_weight.as_mut_ptr());
-    threads.for_each(tiles * splits, |_, task| {
-        let (split_at, task) = (task % splits * split, task / splits);
-        let (panel, group) = (task % panels.count(), task / panels.count());
-        let rows = split_at..depth.min(split_at + split);
-        sum.add(0..sum.units(), group, panel..panel + 1, rows, out);
+    threads.for_each(groups * split * wide, |_, task| {
+        let (row, task) = ((task % split * rows).min(depth), task / split);
+        let (part, group) = (task % wide, task / wide);
+        let run = panels.count() * part / wide..panels.count() * (part + 1) / wide;
+        sum.add(0..sum.units(), group, run, row..depth.min(row + rows), out);
     });
 }
 
@@ -160,42 +173,71 @@ impl<'a> Sum<'a> {
         let columns = self.output.c / self.groups;
         let chunk = if self.pointwise { CHUNK } else { (CHUNK / self.output.w).clamp(1, MAX_RUNS) };
         let a_step = self.input.c * if self.pointwise { 1 } else { self.stride[1] };
+        let pixels = chunk * if self.pointwise { 1 } else { self.output.w };
+        // Rows that are far apart share few places of the first-level cache: where they are read often, a panel of them
+        // is copied together.
+        let often = self.window[0] * self.window[1] * rows.len() >= 64;
+        let pack = often && self.panels.count() > 1 && pixels <= CHUNK;
+        let mut packed = [0.0; CHUNK * WIDEST];
+        let panels_at_once = if pack { 1 } else { run.len().max(1) };
         for first in units.clone().step_by(chunk) {
             let units = first..(first + chunk).min(units.end);
-            for tap in 0..self.window[0] * self.window[1] {
-                let mut runs = [Run { a: std::ptr::null(), b: std::ptr::null(), count: 0 }; MAX_RUNS];
-                let count = self.runs(units.clone(), group, tap, a_step, &mut runs);
-                if count == 0 {
-                    continue;
+            let pixel = first * if self.pointwise { 1 } else { self.output.w };
+            let grad = &self.grad_out[pixel * self.output.c + group * columns..];
+            for panel in run.clone().step_by(panels_at_once) {
+                let range = self.panels.range(panel);
+                let (b, b_step, b_first) = if pack {
+                    let live = range.start..range.end.min(columns);
+                    let count = units.len() * pixels / chunk;
+                    pack_pixels(self.isa, &grad[live.start..], self.output.c, live.len(), count, &mut packed);
+                    (&packed[..], live.len().next_multiple_of(16), range.start)
+                } else {
+                    (grad, self.output.c, 0)
+                };
+                for tap in 0..self.window[0] * self.window[1] {
+                    let mut runs = [Run { a: std::ptr::null(), b: std::ptr::null(), count: 0 }; MAX_RUNS];
+                    let count = self.runs(units.clone(), group, tap, a_step, (b, b_step), &mut runs);
+                    if count == 0 {
+                        continue;
+                    }
+                    // SAFETY: the tap's rows and the group's columns lie in the weights.
+                    let out = unsafe { out.get().add(tap * self.depth * self.output.c + group * columns) };
+                    outer_block(
+                        self.isa,
+                        &OuterBlock {
+                            runs: &runs[..count],
+                            a_step,
+                            b_step,
+                            b_first,
+                            rows: rows.clone(),
+                            panels: self.panels,
+                            run: panel..panel + panels_at_once,
+                            out,
+                            out_step: self.output.c,
+                            accumulate: true,
+                        },
+                    );
                 }
-                // SAFETY: the tap's rows and the group's columns lie in the weights.
-                let out = unsafe { out.get().add(tap * self.depth * self.output.c + group * columns) };
-                outer_block(
-                    self.isa,
-                    &OuterBlock {
-                        runs: &runs[..count],
-                        a_step,
-                        b_step: self.output.c,
-                        rows: rows.clone(),
-                        panels: self.panels,
-                        run: run.clone(),
-                        out,
-                        out_step: self.output.c,
-                        accumulate: true,
-                    },
-                );
             }
         }
     }
 
-    /// The stretches of pixels in `units` whose source for `tap` is no padding; how many there are.
-    fn runs(&self, units: Range<usize>, group: usize, tap: usize, a_step: usize, runs: &mut [Run]) -> usize {
+    /// The stretches of pixels in `units` whose source for `tap` is no padding; how many there are. The gradients of the
+    /// first pixel of `units` are where `b` starts, those of the next `b_step` further.
+    fn runs(
+        &self,
+        units: Range<usize>,
+        group: usize,
+        tap: usize,
+        a_step: usize,
+        (b, b_step): (&[f32], usize),
+        runs: &mut [Run],
+    ) -> usize {
         let Self { input, output, stride, .. } = self;
-        let (a0, b0) = (group * self.depth, group * output.c / self.groups);
+        let a0 = group * self.depth;
         if self.pointwise {
             let a = self.x[units.start * input.c + a0..].as_ptr();
-            let b = self.grad_out[units.start * output.c + b0..].as_ptr();
-            runs[0] = Run { a, b, count: units.len() };
+            runs[0] = Run { a, b: b.as_ptr(), count: units.len() };
             return 1;
         }
         let dy = self.first[0] + (tap / self.window[1] * self.dilation[0]) as isize;
@@ -206,19 +248,18 @@ impl<'a> Sum<'a> {
         }
         let ix = (columns.start * stride[1]).wrapping_add_signed(dx);
         let mut count = 0usize;
-        for unit in units {
+        for unit in units.clone() {
             let (n, oy) = (unit / output.h, unit % output.h);
             let iy = (oy * stride[0]).wrapping_add_signed(dy);
             if iy >= input.h {
                 continue;
             }
-            let at = |s: &Shape4, y: usize, x: usize| ((n * s.h + y) * s.w + x) * s.c;
-            let a = self.x[at(input, iy, ix) + a0..].as_ptr();
-            let b = self.grad_out[at(output, oy, columns.start) + b0..].as_ptr();
+            let a = self.x[((n * input.h + iy) * input.w + ix) * input.c + a0..].as_ptr();
+            let b = b[((unit - units.start) * output.w + columns.start) * b_step..].as_ptr();
             // Whole rows follow one another without a gap: one long stretch.
             if let Some(last) = count.checked_sub(1).map(|i| &mut runs[i])
                 && last.a.wrapping_add(last.count * a_step) == a
-                && last.b.wrapping_add(last.count * output.c) == b
+                && last.b.wrapping_add(last.count * b_step) == b
             {
                 last.count += columns.len();
                 continue;
@@ -227,6 +268,26 @@ impl<'a> Sum<'a> {
             count += 1;
         }
         count
+    }
+}
+
+dispatch!(
+    fn pack_pixels(from: &[f32], step: usize, live: usize, count: usize, to: &mut [f32]) = pack_pixels_body
+);
+
+/// Copies `live` columns of `count` pixels that lie `step` apart, each padded to whole cache lines.
+#[inline(always)]
+fn pack_pixels_body<V: Vector>(from: &[f32], step: usize, live: usize, count: usize, to: &mut [f32]) {
+    let width = live.next_multiple_of(16);
+    assert!(from.len() >= (count - 1) * step + live && to.len() >= count * width);
+    let (mut from, mut to) = (from.as_ptr(), to.as_mut_ptr());
+    for _ in 0..count {
+        for j in (0..live).step_by(V::LANES) {
+            prefetch(from.wrapping_add(16 * step + j));
+            // SAFETY: `live` columns of each pixel can be read, and a padded row be written (asserted).
+            unsafe { load::<V>(from.add(j), V::LANES.min(live - j)).store(to.add(j)) }
+        }
+        (from, to) = (from.wrapping_add(step), to.wrapping_add(width));
     }
 }
 

@@ -15,17 +15,75 @@ pub struct Incoming<'a> {
     pub grad_out: &'a [f32],
     /// The forward call's activation.
     pub activation: Activation,
+    /// The forward call's shift, where `out` is what that call made of the input: then the input says what passes.
+    pub bias: Option<&'a [f32]>,
     /// The forward call's output, where the activation is not the identity.
     pub out: Option<&'a [f32]>,
 }
 
 impl<'a> Incoming<'a> {
-    /// The mask that applies: the output, and the value from which on nothing passes (NaN: none).
-    fn mask(&self) -> Option<(&'a [f32], f32)> {
-        match self.activation {
-            Activation::Relu => Some((self.out.expect("an activation comes with its output"), f32::NAN)),
-            Activation::Relu6 => Some((self.out.expect("an activation comes with its output"), 6.0)),
-            _ => None,
+    /// The mask that applies, `scale` being what the forward call multiplied centred inputs by, if they are there.
+    fn mask(&self, scale: Option<&'a [f32]>) -> Mask<'a> {
+        let high = match self.activation {
+            Activation::Relu => f32::NAN,
+            Activation::Relu6 => 6.0,
+            _ => return Mask::None,
+        };
+        match (self.bias, scale) {
+            (Some(bias), Some(scale)) => Mask::Input { scale, bias, high },
+            _ => Mask::Output { out: self.out.expect("an activation comes with its output"), high },
+        }
+    }
+}
+
+/// Which gradients pass: those where the activation's value is above 0 and not at or above `high` (NaN: no such bound).
+#[derive(Clone, Copy)]
+enum Mask<'a> {
+    /// All.
+    None,
+    /// By the value as it was stored.
+    Output { out: &'a [f32], high: f32 },
+    /// By the value computed again, to the bit, from the centred input: one pass over memory less.
+    Input { scale: &'a [f32], bias: &'a [f32], high: f32 },
+}
+
+impl Mask<'_> {
+    /// The part for some rows.
+    fn part(self, span: std::ops::Range<usize>) -> Self {
+        match self {
+            Mask::Output { out, high } => Mask::Output { out: &out[span], high },
+            other => other,
+        }
+    }
+
+    /// `g` masked: `at` is the element within the part, `i` the channel, from which `lanes` exist.
+    ///
+    /// # Safety
+    /// They do.
+    #[inline(always)]
+    unsafe fn pass<V: Vector>(&self, g: V, at: usize, i: usize, lanes: usize, centred: V) -> V {
+        // SAFETY: the caller's.
+        unsafe {
+            match *self {
+                Mask::None => g,
+                Mask::Output { out, high } => {
+                    g.passed(load::<V>(out.as_ptr().add(at), lanes), V::splat(high))
+                }
+                Mask::Input { scale, bias, high } => {
+                    let (scale, bias) = (scale.as_ptr().add(i), bias.as_ptr().add(i));
+                    let value = centred.fma(load::<V>(scale, lanes), load::<V>(bias, lanes));
+                    g.passed(value, V::splat(high))
+                }
+            }
+        }
+    }
+
+    /// Whether it has a value for each element of `len`, or for each channel of `c`.
+    fn fits(&self, len: usize, c: usize) -> bool {
+        match self {
+            Mask::None => true,
+            Mask::Output { out, .. } => out.len() == len,
+            Mask::Input { scale, bias, .. } => scale.len() == c && bias.len() == c,
         }
     }
 }
@@ -66,21 +124,23 @@ pub fn train_grad(
     let c = weight.len();
     assert_eq!((mean.len(), inv_std.len()), (c, c), "statistics");
     let (coefficients, workspace) = carve::<f32>(workspace, 4 * c);
-    let (sums, rows) = gradient_sums(threads, Some((x, mean)), c, &incoming, workspace);
+    let (slope, coefficients) = coefficients.split_at_mut(c);
+    // As the forward call has it, to the bit.
+    slope.iter_mut().zip(weight).zip(inv_std).for_each(|((s, w), inv)| *s = w * inv);
+    let mask = incoming.mask(Some(slope));
+    let (sums, rows) = gradient_sums(threads, Some((x, mean)), c, incoming.grad_out, mask, workspace);
     let Wanted { grad_in, accumulate, grad_weight, grad_bias, accumulate_params } = wanted;
     store_params(sums, inv_std, grad_weight, grad_bias, accumulate_params);
     let Some(grad_in) = grad_in else { return };
     assert_eq!(grad_in.len(), x.len(), "input gradient");
-    let (slope, rest) = coefficients.split_at_mut(c);
-    let (pull, rest) = rest.split_at_mut(c);
+    let (pull, rest) = coefficients.split_at_mut(c);
     for i in 0..c {
         let (k, s) = (f64::from(weight[i]) * f64::from(inv_std[i]), f64::from(inv_std[i]));
-        slope[i] = k as f32;
         pull[i] = (-k * s * s * sums[c + i] / rows as f64) as f32;
         rest[i] = (-k * sums[i] / rows as f64) as f32;
     }
     let batch = Some(BatchTerms { x, mean, pull, shift: &rest[..c] });
-    spread(threads, &Terms { slope, batch }, &incoming, accumulate, grad_in);
+    spread(threads, &Terms { slope, batch }, incoming.grad_out, mask, accumulate, grad_in);
 }
 
 /// The gradients of [`eval`](super::eval): the statistics are constants. `x` is needed for the scale's gradient only.
@@ -112,12 +172,14 @@ pub fn eval_grad(
     if grad_weight.is_some() || grad_bias.is_some() {
         assert!(grad_weight.is_none() || x.is_some(), "the scale's gradient needs the input");
         let x = x.filter(|_| grad_weight.is_some()).map(|x| (x, running_mean));
-        let (sums, _) = gradient_sums(threads, x, c, &incoming, workspace);
+        let mask = incoming.mask(None);
+        let (sums, _) = gradient_sums(threads, x, c, incoming.grad_out, mask, workspace);
         store_params(sums, inv, grad_weight, grad_bias, accumulate_params);
     }
     let Some(grad_in) = grad_in else { return };
     assert_eq!(grad_in.len(), incoming.grad_out.len(), "input gradient");
-    spread(threads, &Terms { slope, batch: None }, &incoming, accumulate, grad_in);
+    let mask = incoming.mask(None);
+    spread(threads, &Terms { slope, batch: None }, incoming.grad_out, mask, accumulate, grad_in);
 }
 
 /// Writes the gradients of scale and shift.
@@ -145,23 +207,21 @@ fn gradient_sums<'w>(
     threads: &Threads,
     x: Option<(&[f32], &[f32])>,
     c: usize,
-    incoming: &Incoming<'_>,
+    g: &[f32],
+    mask: Mask<'_>,
     workspace: &'w mut [f32],
 ) -> (&'w [f64], usize) {
-    let g = incoming.grad_out;
     assert!(g.len().is_multiple_of(c), "output gradient");
     assert!(x.is_none_or(|(x, _)| x.len() == g.len()), "input");
-    let mask = incoming.mask();
-    assert!(mask.is_none_or(|(out, _)| out.len() == g.len()), "output");
+    assert!(mask.fits(g.len(), c), "output");
     let rows = g.len() / c;
     let shards = row_shards(rows);
     let (partial, _) = carve::<f64>(workspace, shards * 2 * c);
     threads.for_chunks(partial, 2 * c, |shard, sums| {
         sums.fill(0.0);
         let span = rows * shard / shards * c..rows * (shard + 1) / shards * c;
-        let mask = mask.map(|(out, high)| (&out[span.clone()], high));
         let x = x.map(|(x, mean)| (&x[span.clone()], mean));
-        sum_rows(threads.isa(), x, &g[span], mask, sums);
+        sum_rows(threads.isa(), x, &g[span.clone()], mask.part(span), sums);
     });
     let (total, rest) = partial.split_at_mut(2 * c);
     for shard in rest.chunks_exact(2 * c) {
@@ -169,8 +229,6 @@ fn gradient_sums<'w>(
     }
     (total, rows)
 }
-
-type Mask<'a> = Option<(&'a [f32], f32)>;
 
 dispatch!(
     fn sum_rows(x: Option<(&[f32], &[f32])>, g: &[f32], mask: Mask<'_>, sums: &mut [f64]) = sum_rows_body
@@ -203,7 +261,7 @@ fn sum_some<V: Vector, const R: usize>(
     let c = sums.len() / 2;
     let span = at..at + R * c;
     let g = g[span.clone()].as_ptr();
-    let mask = mask.map(|(out, high)| (out[span.clone()].as_ptr(), V::splat(high)));
+    let mask = mask.part(span.clone());
     let x = x.map(|(x, mean)| (x[span].as_ptr(), mean[..c].as_ptr()));
     for i in (0..c).step_by(V::LANES) {
         let lanes = V::LANES.min(c - i);
@@ -211,15 +269,13 @@ fn sum_some<V: Vector, const R: usize>(
         // SAFETY: `R` rows of all operands and `c` values a channel were sliced above; `i + lanes <= c`.
         unsafe {
             for r in 0..R {
-                let mut g = load::<V>(g.add(r * c + i), lanes);
-                if let Some((out, high)) = mask {
-                    g = g.passed(load::<V>(out.add(r * c + i), lanes), high);
-                }
+                let centred = match x {
+                    Some((x, mean)) => load::<V>(x.add(r * c + i), lanes).sub(load::<V>(mean.add(i), lanes)),
+                    None => V::splat(0.0),
+                };
+                let g = mask.pass(load::<V>(g.add(r * c + i), lanes), r * c + i, i, lanes, centred);
                 sum = sum.add(g);
-                if let Some((x, mean)) = x {
-                    let centred = load::<V>(x.add(r * c + i), lanes).sub(load::<V>(mean.add(i), lanes));
-                    products = g.fma(centred, products);
-                }
+                products = g.fma(centred, products);
             }
             sum.add_to(sums.as_mut_ptr().add(i), lanes);
             if x.is_some() {
@@ -248,19 +304,21 @@ struct BatchTerms<'a> {
 fn spread(
     threads: &Threads,
     terms: &Terms<'_>,
-    incoming: &Incoming<'_>,
+    grad_out: &[f32],
+    mask: Mask<'_>,
     accumulate: bool,
     grad_in: &mut [f32],
 ) {
     let c = terms.slope.len();
-    let (task, mask) = (task_len(c), incoming.mask());
-    let stream = streams(grad_in, c);
-    threads.for_chunks(grad_in, task, |i, grad_in| {
+    assert!(mask.fits(grad_in.len(), c), "output");
+    let (task, stream) = (task_len(c), streams(grad_in, c));
+    // What the sums have read last may still be in a cache.
+    threads.for_chunks_back(grad_in, task, |i, grad_in| {
         let span = i * task..i * task + grad_in.len();
-        let mask = mask.map(|(out, high)| (&out[span.clone()], high));
         let batch = terms.batch.map(|b| BatchTerms { x: &b.x[span.clone()], ..b });
         let terms = Terms { batch, ..*terms };
-        grad_rows(threads.isa(), &terms, &incoming.grad_out[span], mask, accumulate, stream, grad_in);
+        let (g, mask) = (&grad_out[span.clone()], mask.part(span));
+        grad_rows(threads.isa(), &terms, g, mask, accumulate, stream, grad_in);
     });
 }
 
@@ -282,7 +340,7 @@ fn grad_rows_body<V: Vector>(
     let len = grad_in.len();
     let slope = terms.slope.as_ptr();
     let g = g[..len].as_ptr();
-    let mask = mask.map(|(out, high)| (out[..len].as_ptr(), V::splat(high)));
+    let mask = mask.part(0..len);
     let batch = terms
         .batch
         .map(|b| (b.x[..len].as_ptr(), b.mean[..c].as_ptr(), b.pull[..c].as_ptr(), b.shift[..c].as_ptr()));
@@ -292,15 +350,12 @@ fn grad_rows_body<V: Vector>(
             let (at, lanes) = (row + i, V::LANES.min(c - i));
             // SAFETY: `at + lanes <= len` and `i + lanes <= c`, the lengths of the slices above.
             unsafe {
-                let mut g = load::<V>(g.add(at), lanes);
-                if let Some((out, high)) = mask {
-                    g = g.passed(load::<V>(out.add(at), lanes), high);
-                }
-                let mut v = V::splat(0.0);
+                let (mut v, mut centred) = (V::splat(0.0), V::splat(0.0));
                 if let Some((x, mean, pull, shift)) = batch {
-                    let centred = load::<V>(x.add(at), lanes).sub(load::<V>(mean.add(i), lanes));
+                    centred = load::<V>(x.add(at), lanes).sub(load::<V>(mean.add(i), lanes));
                     v = load::<V>(pull.add(i), lanes).fma(centred, load::<V>(shift.add(i), lanes));
                 }
+                let g = mask.pass(load::<V>(g.add(at), lanes), at, i, lanes, centred);
                 v = load::<V>(slope.add(i), lanes).fma(g, v);
                 if accumulate {
                     v = v.add(load::<V>(grad_in.add(at), lanes));

@@ -179,7 +179,8 @@ struct Coefficients<'a> {
 fn apply(threads: &Threads, coefficients: &Coefficients<'_>, x: &[f32], out: &mut [f32]) {
     let c = coefficients.mean.len();
     let (task, stream) = (task_len(c), streams(out, c));
-    threads.for_chunks(out, task, |i, out| {
+    // What the statistics have read last may still be in a cache.
+    threads.for_chunks_back(out, task, |i, out| {
         apply_rows(threads.isa(), coefficients, &x[i * task..][..out.len()], stream, out);
     });
 }

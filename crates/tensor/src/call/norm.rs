@@ -66,6 +66,9 @@ call! {
             grad_out,
         };
         may_read {
+            /// The forward call's shift. Given where `out` is, if that call computed `out` from `x`: then `x` alone says
+            /// what the activation lets pass, and `out` need not be read.
+            bias,
             /// The forward call's output.
             out,
         };
