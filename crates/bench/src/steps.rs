@@ -110,7 +110,6 @@ impl Step {
             targets: &self.targets,
             weights: &[],
             keys: &self.keys,
-            weights: &[],
         })?;
         self.session.reduce()?;
         self.session.apply(Rule::Sgd { momentum: 0.9, nesterov: false }, &self.rates)?;
