@@ -12,6 +12,8 @@ use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 
+use crate::jpeg;
+
 /// The channels that every image of a data set is brought to.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,12 +123,26 @@ pub(crate) struct Header {
 /// [`DecodeError`]; also where a decoding library gives up on damaged data in its own way.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image, DecodeError> {
     guarded(|| {
-        let (mut decoder, _) = open(bytes, options.max_pixels)?;
+        let (mut decoder, header) = open(bytes, options.max_pixels)?;
         // Metadata that cannot be read is no reason to lose the picture.
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let mut picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+        let small = match options.shorter_side {
+            Some(side) if header.format == ImageFormat::Jpeg => {
+                jpeg::scaled(bytes, (header.width, header.height), side)
+            }
+            _ => None,
+        };
+        let mut picture = match small {
+            Some(picture) => picture,
+            None => DynamicImage::from_decoder(decoder).map_err(damaged)?,
+        };
+        let (width, height) = (header.width as usize, header.height as usize);
         picture.apply_orientation(orientation);
-        shrink(convert(picture, options.channels), options.shorter_side)
+        let full = match orientation.to_exif() {
+            5.. => Size { width: height, height: width },
+            _ => Size { width, height },
+        };
+        shrink(convert(picture, options.channels), full, options.shorter_side)
     })
 }
 
@@ -303,14 +319,14 @@ fn grey(rgb: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-fn shrink(image: Image, shorter_side: Option<usize>) -> Result<Image, DecodeError> {
-    let (width, height) = (image.width(), image.height());
-    let short = width.min(height);
+/// `image`, which had `full` pixels in its file, with no longer shorter side than asked for.
+fn shrink(image: Image, full: Size, shorter_side: Option<usize>) -> Result<Image, DecodeError> {
+    let short = full.width.min(full.height);
     match shorter_side {
         Some(limit) if limit > 0 && short > limit => {
             let side = |v: usize| (v as f64 * limit as f64 / short as f64).round() as usize;
-            resize(&image, Size { width: side(width), height: side(height) }, Interpolation::Bilinear)
-                .map_err(|e| DecodeError::Damaged(e.to_string()))
+            let size = Size { width: side(full.width), height: side(full.height) };
+            resize(&image, size, Interpolation::Bilinear).map_err(|e| DecodeError::Damaged(e.to_string()))
         }
         _ => Ok(image),
     }

@@ -35,6 +35,7 @@ mod decode;
 mod error;
 mod folder;
 mod inspect;
+mod jpeg;
 mod loader;
 mod order;
 mod queue;
