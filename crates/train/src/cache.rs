@@ -9,47 +9,54 @@ use defrost_graph::{Graph, ParamStore};
 use defrost_tensor::PixelScale;
 
 use crate::state::hash;
-use crate::{Job, Result};
+use crate::store::{Storage, Values, Writer};
+use crate::{FeatureCache, Job, Result};
 
 /// Features of one view of a data set, found by sample.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Features {
     /// Values an image.
     pub(crate) len: usize,
     /// Where each sample's values begin, in images; `None` for one that cannot be read.
     places: Vec<Option<usize>>,
-    values: Vec<f32>,
+    values: Values,
     /// Samples in the order of `values`.
     pub(crate) samples: Vec<usize>,
 }
 
 impl Features {
-    /// Runs the prefix on `batches`. `progress` is told the number of images of each and says whether to go on; `None`
-    /// where it did not.
+    /// Runs the prefix on `batches` and keeps what it gives in `storage`. `progress` is told the number of images of each and
+    /// says whether to go on; `None` where it did not.
     pub(crate) fn compute(
         session: &mut dyn Session,
         data: &Dataset,
         batches: Batches,
         pixels: &PixelScale,
+        storage: &Storage,
         progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Option<Self>> {
         let mut all = Self { places: vec![None; data.len()], ..Self::default() };
+        let mut writer = Writer::new(storage)?;
         for batch in batches {
             let batch = batch?;
             if batch.n == 0 {
                 continue;
             }
             let values = session.features(batch.n, Images::Pixels(&batch.pixels, pixels))?;
-            all.len = values.len() / batch.n;
+            if all.samples.is_empty() {
+                all.len = values.len() / batch.n;
+                writer.reserve(all.len * data.len());
+            }
             for &sample in &batch.samples {
                 all.places[sample] = Some(all.samples.len());
                 all.samples.push(sample);
             }
-            all.values.extend_from_slice(&values);
+            writer.push(&values)?;
             if !progress(batch.n) {
                 return Ok(None);
             }
         }
+        all.values = writer.finish()?;
         Ok(Some(all))
     }
 
@@ -74,7 +81,7 @@ impl Features {
 }
 
 /// Features of both parts of the data.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Cache {
     pub(crate) key: String,
     /// The training part, view by view.
@@ -112,39 +119,64 @@ pub(crate) fn key(job: &Job, plan: &Plan, params: &ParamStore, views: usize) -> 
     hash(pieces.iter().map(Vec::as_slice))
 }
 
-/// How many views a phase would cache, and why: `Err` says why none.
-pub(crate) fn views(job: &Job, plan: &Plan, budget: usize) -> Result<(usize, String), String> {
-    let (graph, recipe) = (&*job.graph, &job.recipe);
-    if plan.cut == Graph::INPUT {
-        return Err("everything trains from the first layer on".into());
-    }
-    if recipe.data.views == 0 {
-        return Err("each epoch has its own views of the images (`data.views = 0`)".into());
-    }
-    if recipe.augment.mixup > 0.0 || recipe.augment.cutmix > 0.0 {
-        return Err("images are mixed with one another (mixup, cutmix)".into());
-    }
-    let (len, input) = (cut_len(plan), graph.input_shape().image_len());
-    if len == input {
-        return Err(format!("the cut after `{}` is as large as the image", graph.node(plan.cut).name));
-    }
-    let random = recipe.augment.train.is_random();
-    let views = if random { recipe.data.views } else { 1 };
-    let bytes = (views * job.train.len() + job.val.len()) * len * 4;
-    if bytes > budget {
-        let (need, has) = (bytes as f64 / 1e6, budget as f64 / 1e6);
-        return Err(format!("{need:.0} MB of features are more than the {has:.0} MB allowed"));
-    }
-    let what = match (random, views) {
-        (false, _) => "no augmentation is random: one view an image".to_owned(),
-        (true, 1) => {
-            "one view an image, the one for evaluation (`data.views = 0` augments each epoch anew)".into()
+/// What a phase caches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Cached {
+    /// Views an image.
+    pub(crate) views: usize,
+    /// Bytes of all features.
+    pub(crate) bytes: u64,
+    /// Whether they lie in a file.
+    pub(crate) in_file: bool,
+}
+
+impl Cached {
+    /// Whether a phase of `job` is cached, and why; `None` for one that is not.
+    pub(crate) fn of(job: &Job, plan: &Plan, limits: &FeatureCache) -> (Option<Self>, String) {
+        match Self::decide(job, plan, limits) {
+            Ok((cached, why)) => (Some(cached), why),
+            Err(why) => (None, why),
         }
-        (true, n) => {
-            format!("{n} views an image, the one for evaluation and {} augmented ones, in turn", n - 1)
+    }
+
+    fn decide(job: &Job, plan: &Plan, limits: &FeatureCache) -> Result<(Self, String), String> {
+        let (graph, recipe) = (&*job.graph, &job.recipe);
+        if plan.cut == Graph::INPUT {
+            return Err("everything trains from the first layer on".into());
         }
-    };
-    Ok((views, what))
+        if recipe.data.views == 0 {
+            return Err("each epoch has its own views of the images (`data.views = 0`)".into());
+        }
+        if recipe.augment.mixup > 0.0 || recipe.augment.cutmix > 0.0 {
+            return Err("images are mixed with one another (mixup, cutmix)".into());
+        }
+        let (len, input) = (cut_len(plan), graph.input_shape().image_len());
+        if len == input {
+            return Err(format!("the cut after `{}` is as large as the image", graph.node(plan.cut).name));
+        }
+        let random = recipe.augment.train.is_random();
+        let views = if random { recipe.data.views } else { 1 };
+        let bytes = ((views * job.train.len() + job.val.len()) * len * 4) as u64;
+        let in_file = bytes > limits.memory;
+        if in_file && bytes > limits.file {
+            let [need, memory, file] = [bytes, limits.memory, limits.file].map(|b| b as f64 / 1e6);
+            return Err(format!(
+                "{need:.0} MB of features are more than the {memory:.0} MB allowed in memory and the {file:.0} MB allowed \
+                 in a file"
+            ));
+        }
+        let what = match (random, views) {
+            (false, _) => "no augmentation is random: one view an image".to_owned(),
+            (true, 1) => {
+                "one view an image, the one for evaluation (`data.views = 0` augments each epoch anew)".into()
+            }
+            (true, n) => {
+                format!("{n} views an image, the one for evaluation and {} augmented ones, in turn", n - 1)
+            }
+        };
+        let place = if in_file { ", in a file" } else { "" };
+        Ok((Self { views, bytes, in_file }, what + place))
+    }
 }
 
 /// Values an image at the cut of `plan`.

@@ -82,6 +82,7 @@ impl Trainer<'_> {
             seconds: sums.seconds + val_seconds + retention_seconds,
             val_seconds,
             retention_seconds,
+            wait_seconds: sums.waited,
             images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
             best: false,
         };
@@ -144,6 +145,7 @@ impl Trainer<'_> {
             divisor += weight;
             parts.push(part);
         }
+        let waited = began.elapsed().as_secs_f64();
         let (mut loss, mut hits, mut images) = (0.0, 0, 0);
         for mut part in parts.into_iter().filter(|p| p.n > 0) {
             part.rows.divide(divisor);
@@ -185,6 +187,7 @@ impl Trainer<'_> {
         sums.hits += hits;
         sums.images += images;
         sums.seconds += seconds;
+        sums.waited += waited;
         if let Some(norm) = grad_norm {
             (sums.norm, sums.norms) = (sums.norm + norm, sums.norms + 1);
         }
@@ -204,6 +207,7 @@ impl Trainer<'_> {
             hits: sums.hits,
             images: sums.images,
             seconds,
+            waited,
             images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
             grad_norm,
             epoch_left,

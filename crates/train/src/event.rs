@@ -218,6 +218,8 @@ pub struct Step {
     pub images: usize,
     /// Seconds this step took, loading included.
     pub seconds: f64,
+    /// Those of them that it waited for its images: 0 where they were made beside the step before.
+    pub waited: f64,
     /// Images a second of the epoch so far.
     pub images_per_second: f64,
     /// The norm of all gradients before clipping, where clipping computed it.
@@ -272,6 +274,9 @@ pub struct Epoch {
     /// Seconds in which drift and retention were measured, counted in `seconds`.
     #[serde(default)]
     pub retention_seconds: f64,
+    /// Seconds that steps waited for their images, counted in `seconds`.
+    #[serde(default)]
+    pub wait_seconds: f64,
     /// Training images a second, validation not counted.
     pub images_per_second: f64,
     /// Whether this is the best epoch so far.

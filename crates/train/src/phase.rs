@@ -9,9 +9,10 @@ use defrost_graph::{Graph, Marking};
 use defrost_policy::{Controller, Curve, Group, Phase, Recompute, Start as From, Suggestion, Sweep};
 
 use crate::between::epoch_name;
-use crate::cache::{self, Cache, Features};
+use crate::cache::{self, Cache, Cached, Features};
 use crate::retention::Retention;
 use crate::step::{device_loss, passes, rule};
+use crate::store::Storage;
 use crate::trainer::{Flow, Trainer, unsupported};
 use crate::{Caching, Event, GroupRate, LrFind, LrSuggestion, Options, PhaseStart, Result, StageState, Thaw};
 
@@ -125,17 +126,10 @@ impl Trainer<'_> {
         let batch = self.job.recipe.batch_size.min(self.job.train.len());
         let plan = self.session.plan(batch)?.clone();
         let marking = phase.step(self.state.controller.step()).0;
-        let cached = cache::views(self.job, &plan, self.options.feature_cache);
-        let len = cache::cut_len(&plan);
-        let (views, cache_reason) = match cached {
-            Ok((views, why)) => (views, why),
-            Err(why) => (0, why),
-        };
+        let (cached, cache_reason) = Cached::of(self.job, &plan, &self.options.feature_cache);
         let (forward, backward) = plan.flops();
         let prefix: u64 = plan.prefix.iter().map(|i| defrost_plan::flops(&i.call)).sum();
         let index = self.state.at.phase;
-        let cache_bytes =
-            if views > 0 { (views * self.job.train.len() + self.job.val.len()) * len * 4 } else { 0 };
         self.emit(Event::PhaseStart(PhaseStart {
             phase: index,
             name: phase.name.clone(),
@@ -145,27 +139,27 @@ impl Trainer<'_> {
             groups: self.group_rates(phase, self.state.lr_scale.unwrap_or(1.0)),
             optimizer: phase.optimizer.name().to_owned(),
             trained: plan.trained.iter().map(|&id| self.job.graph.param(id).len()).sum(),
-            cached: views > 0,
+            cached: cached.is_some(),
             cache_reason,
             cut: self.job.graph.node(plan.cut).name.clone(),
-            flops: forward + backward - if views > 0 { prefix } else { 0 },
+            flops: forward + backward - if cached.is_some() { prefix } else { 0 },
             memory: plan.memory(&self.job.graph, rule(&phase.optimizer, None)?.state()).total(),
-            cache_bytes,
+            cache_bytes: cached.map_or(0, |c| c.bytes as usize),
         }))?;
         if plan.recomputes() && self.job.recipe.recompute == Recompute::Auto {
             let room = self.options.memory.unwrap_or_default() >> 20;
             let reason = format!("kept, they would take more than the {room} MB that there are");
             self.decide("activations are computed again in the backward pass".into(), reason)?;
         }
-        self.fill(&plan, views)
+        self.fill(&plan, cached)
     }
 
     /// Makes the cache that the current marking wants, or drops it.
-    pub(crate) fn fill(&mut self, plan: &Plan, views: usize) -> Result<Flow> {
-        if views == 0 {
+    pub(crate) fn fill(&mut self, plan: &Plan, cached: Option<Cached>) -> Result<Flow> {
+        let Some(Cached { views, in_file, .. }) = cached else {
             self.cache = None;
             return Ok(Flow::Go);
-        }
+        };
         let key = cache::key(self.job, plan, &self.session.params()?, views);
         if self.cache.as_ref().is_some_and(|c| c.key == key) {
             return Ok(Flow::Go);
@@ -174,6 +168,12 @@ impl Trainer<'_> {
         let (job, phase, began) = (self.job, self.state.at.phase, Instant::now());
         let images = views * job.train.len() + job.val.len();
         let mut done = 0;
+        let storage = match in_file {
+            true => {
+                Storage::File(self.options.feature_cache.folder.clone().unwrap_or(self.run.path().to_owned()))
+            }
+            false => Storage::Memory,
+        };
         let (on_event, stop) = (&mut self.options.on_event, self.options.stop);
         let mut progress = |n: usize| {
             done += n;
@@ -194,13 +194,14 @@ impl Trainer<'_> {
             let pipeline = if augmented && view == 0 { &job.eval } else { &job.recipe.augment.train };
             let loader = Loader::new(Arc::clone(&job.train), pipeline.clone(), options.clone())?;
             let batches = loader.epoch(view as u64);
-            match Features::compute(session, &job.train, batches, &job.pixels, &mut progress)? {
+            match Features::compute(session, &job.train, batches, &job.pixels, &storage, &mut progress)? {
                 Some(features) => all.push(features),
                 None => return Ok(Flow::Stop),
             }
         }
         let batches = self.val.epoch(0);
-        let Some(val) = Features::compute(session, &job.val, batches, &job.pixels, &mut progress)? else {
+        let Some(val) = Features::compute(session, &job.val, batches, &job.pixels, &storage, &mut progress)?
+        else {
             return Ok(Flow::Stop);
         };
         self.clock.filled(phase, began.elapsed().as_secs_f64());
@@ -221,9 +222,9 @@ impl Trainer<'_> {
             stages: stages(&self.job.graph, &plan, marking),
             groups: self.group_rates(phase, self.state.lr_scale.unwrap_or(1.0)),
         }))?;
-        let views = cache::views(self.job, &plan, self.options.feature_cache).map_or(0, |(views, _)| views);
+        let (cached, _) = Cached::of(self.job, &plan, &self.options.feature_cache);
         // A stop while the cache is made is noticed before the next step.
-        self.fill(&plan, views).map(|_| ())
+        self.fill(&plan, cached).map(|_| ())
     }
 }
 

@@ -77,6 +77,9 @@ pub struct Sums {
     pub images: usize,
     /// Seconds.
     pub seconds: f64,
+    /// Those of them that steps waited for their images.
+    #[serde(default)]
+    pub waited: f64,
     /// Norms of the gradients before clipping, where something is clipped.
     #[serde(default)]
     pub norm: f64,

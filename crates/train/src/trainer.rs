@@ -123,7 +123,7 @@ impl<'a> Trainer<'a> {
         let sampling = sampling(job)?;
         let drop_last = recipe.data.drop_last && job.train.len() >= recipe.batch_size;
         let shuffled = LoaderOptions { sampling, drop_last, ..loader_options(job, &options) };
-        let clock = Clock::new(costs(job, options.plan, options.feature_cache)?, state.seconds);
+        let clock = Clock::new(costs(job, options.plan, &options.feature_cache)?, state.seconds);
         let retention = Retention::new(engine, job, &options)?;
         let mut trainer = Self {
             train: Loader::new(Arc::clone(&job.train), recipe.augment.train.clone(), shuffled.clone())?,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use defrost_augment::Pipeline;
 use defrost_policy::{Metric, PhaseSpec, Suggestion, Sweep};
-use defrost_train::{Ending, Event, Folder, TrainError};
+use defrost_train::{Ending, Event, FeatureCache, Folder, TrainError};
 
 use crate::tiny::{self, bare, bits, engine, fit, job, new_run, options, recipe, weights};
 
@@ -104,11 +104,36 @@ fn cached_features_change_nothing_where_nothing_is_random() {
 }
 
 #[test]
+fn features_in_a_file_give_the_same_bits_as_features_in_memory() {
+    let run = |memory| {
+        let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut recipe = recipe();
+        recipe.phases.truncate(1);
+        recipe.data.views = 2;
+        let mut reason = String::new();
+        let mut options = options();
+        options.feature_cache =
+            FeatureCache { memory, folder: Some(folder.path().join("new")), ..Default::default() };
+        options.on_event = Box::new(|e| {
+            if let Event::PhaseStart(p) = e {
+                reason = p.cache_reason.clone();
+            }
+        });
+        defrost_train::fit(&engine(), &job(recipe), &mut new_run(dir.path()), options).unwrap();
+        (weights(&Folder::open(dir.path()).unwrap(), "last"), reason, folder.path().join("new").exists())
+    };
+    let (in_memory, in_file) = (run(1 << 30), run(0));
+    assert_eq!(in_memory.0, in_file.0);
+    assert!(!in_memory.1.contains("in a file") && in_file.1.ends_with("in a file"), "{}", in_file.1);
+    assert_eq!((in_memory.2, in_file.2), (false, true));
+}
+
+#[test]
 fn a_cache_over_its_budget_is_not_made() {
     let dir = tempfile::tempdir().unwrap();
     let mut phases = Vec::new();
     let mut options = options();
-    options.feature_cache = 1000;
+    options.feature_cache = FeatureCache { memory: 1000, file: 2000, folder: None };
     options.on_event = Box::new(|e| {
         if let Event::PhaseStart(p) = e {
             phases.push((p.cached, p.cache_reason.clone()));
