@@ -12,6 +12,7 @@ mod lr_find;
 mod plan;
 mod predict;
 mod probe;
+mod profile;
 mod progress;
 mod pull;
 mod show;

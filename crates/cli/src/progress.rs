@@ -168,6 +168,7 @@ fn other_line(event: &Event) -> Option<String> {
                 thousands(r.source_images)
             ))
         }
+        Event::Profile(p) => Some(crate::profile::table(p)),
         Event::Decision(d) => Some(format!("  decided     {}: {}", d.what, d.reason)),
         _ => None,
     }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use defrost::policy::{Recipe, Task};
-use defrost::train::{Aspect, Done, Ending, Event, Folder, Options, Outcome, phases_done, rule};
+use defrost::train::{
+    Aspect, Done, Ending, Event, FeatureCache, Folder, Options, Outcome, phases_done, rule,
+};
 use defrost::zoo::{self, LoadReport};
 use defrost::{FineTune, Prepared, Start};
 
@@ -43,6 +45,12 @@ pub(crate) fn run(args: &args::Train) -> anyhow::Result<ExitCode> {
         stop: Some(&stop),
         accept: args.accept.iter().map(|name| aspect(name)).collect::<Result<_, _>>()?,
         on_event: Box::new(|event| show.event(event)),
+        profile: args.profile,
+        feature_cache: FeatureCache {
+            memory: args.cache.cache_memory << 20,
+            file: args.cache.cache_file << 20,
+            folder: args.cache.cache_folder.clone(),
+        },
         ..Options::default()
     };
     let outcome = prepared.train(start, options)?;

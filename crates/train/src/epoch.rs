@@ -39,15 +39,18 @@ impl Trainer<'_> {
         let steps = self.train.batches().div_ceil(each);
         if self.state.at.step < steps {
             let mut source = self.source(self.state.at.step * each);
+            self.session.set_profiling(self.options.profile);
             while self.state.at.step < steps {
                 self.step(phase, &mut source, each, steps)?;
                 if self.options.stopped() {
+                    self.collect();
                     return Ok(Flow::Stop);
                 }
                 if self.options.save_every.is_some_and(|every| self.saved.elapsed() >= every) {
                     self.save()?;
                 }
             }
+            self.collect();
         }
         let began = Instant::now();
         let outputs = if self.job.val.is_empty() { None } else { self.measure()? };
@@ -181,6 +184,9 @@ impl Trainer<'_> {
         }
 
         let seconds = began.elapsed().as_secs_f64();
+        if self.options.profile {
+            self.profiler.step(images, seconds, waited);
+        }
         let sums = &mut self.state.sums;
         sums.loss += loss * divisor;
         sums.weight += divisor;
@@ -216,6 +222,13 @@ impl Trainer<'_> {
         match self.state.smooth.exploded(self.targets.guess()) {
             Some(before) => Err(self.exploded(phase, before, place)),
             None => Ok(()),
+        }
+    }
+
+    /// Takes what kernels took into the phase's profile.
+    fn collect(&mut self) {
+        if self.options.profile {
+            self.profiler.collect(&mut *self.session);
         }
     }
 

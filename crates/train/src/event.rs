@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use defrost_policy::Task;
 use serde::{Deserialize, Serialize};
 
+use crate::Profile;
+
 /// One thing that happened. In JSON an object whose `event` says which: `{"event":"epoch","phase":0,…}`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -27,6 +29,9 @@ pub enum Event {
     Step(Step),
     /// Part of a validation is done. To the callback only.
     Validating(Validating),
+    /// Where the time of a phase's steps went, at its end and where a run stops, if profiling was asked for. To the callback
+    /// only.
+    Profile(Profile),
     /// One epoch is done.
     Epoch(Epoch),
     /// Something a person should know; the run goes on.

@@ -78,6 +78,8 @@ pub struct Options<'a> {
     /// Bytes that a phase may take. One that needs more computes activations again in the backward pass, where its recipe
     /// leaves that open ([`Recompute::Auto`](defrost_policy::Recompute)); `None`: as many as it needs.
     pub memory: Option<usize>,
+    /// Whether each kernel of training steps is timed ([`Event::Profile`]). Timing waits for the device after each call.
+    pub profile: bool,
 }
 
 impl Default for Options<'_> {
@@ -95,6 +97,7 @@ impl Default for Options<'_> {
             accept: Vec::new(),
             plan: defrost_exec::Options::default(),
             memory: None,
+            profile: false,
         }
     }
 }

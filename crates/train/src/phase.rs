@@ -28,12 +28,14 @@ impl Trainer<'_> {
             return Ok(Flow::Stop);
         }
         let index = self.state.at.phase;
-        while self.state.at.phase == index {
-            if self.options.stopped() || self.epoch(phase)? == Flow::Stop {
-                return Ok(Flow::Stop);
-            }
+        let mut flow = Flow::Go;
+        while self.state.at.phase == index && flow == Flow::Go {
+            flow = if self.options.stopped() { Flow::Stop } else { self.epoch(phase)? };
         }
-        Ok(Flow::Go)
+        if let Some(profile) = std::mem::take(&mut self.profiler).finish(index, &self.job.graph) {
+            self.emit(Event::Profile(profile))?;
+        }
+        Ok(flow)
     }
 
     /// The weights and the optimizer's state that a phase begins with.

@@ -14,6 +14,7 @@ use crate::cache::Cache;
 use crate::checkpoint::Snapshot;
 use crate::clock::{Clock, costs};
 use crate::proceed::compare_by;
+use crate::profile::Profiler;
 use crate::retention::Retention;
 use crate::save::Unsaved;
 use crate::state::{Fingerprint, State};
@@ -102,6 +103,7 @@ pub(crate) struct Trainer<'a> {
     /// Whether the session infers from features; known after the first try.
     pub(crate) infers_from_features: bool,
     pub(crate) clock: Clock,
+    pub(crate) profiler: Profiler,
     pub(crate) unsaved: Unsaved,
     pub(crate) saved: Instant,
 }
@@ -139,6 +141,7 @@ impl<'a> Trainer<'a> {
             retention,
             infers_from_features: true,
             clock,
+            profiler: Profiler::default(),
             unsaved: Unsaved::default(),
             saved: Instant::now(),
         };
@@ -276,7 +279,9 @@ impl<'a> Trainer<'a> {
 
     /// Tells the callback, and `metrics.jsonl` where the event belongs there.
     pub(crate) fn emit(&mut self, event: Event) -> Result<()> {
-        if !matches!(event, Event::Step(_) | Event::Caching(_) | Event::Validating(_)) {
+        let passing =
+            matches!(event, Event::Step(_) | Event::Caching(_) | Event::Validating(_) | Event::Profile(_));
+        if !passing {
             self.run.log(&event)?;
         }
         (self.options.on_event)(&event);

@@ -133,7 +133,7 @@ fn a_cache_over_its_budget_is_not_made() {
     let dir = tempfile::tempdir().unwrap();
     let mut phases = Vec::new();
     let mut options = options();
-    options.feature_cache = FeatureCache { memory: 1000, file: 2000, folder: None };
+    options.feature_cache = FeatureCache { memory: 1000, file: 1000, folder: None };
     options.on_event = Box::new(|e| {
         if let Event::PhaseStart(p) = e {
             phases.push((p.cached, p.cache_reason.clone()));
