@@ -205,23 +205,9 @@ pub(crate) struct Train {
     #[arg(long)]
     pub(crate) profile: bool,
     #[command(flatten)]
-    pub(crate) cache: Cache,
+    pub(crate) cache: crate::train::Cache,
     #[command(flatten)]
     pub(crate) output: Output,
-}
-
-/// Where and how much of what a frozen part of the network gives may be kept.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Cache {
-    /// Megabytes of features of a frozen part that may be kept in memory
-    #[arg(long, value_name = "MB", default_value_t = 1024)]
-    pub(crate) cache_memory: u64,
-    /// Megabytes that may be kept in a file where memory is not enough; beyond them the frozen part runs in every step
-    #[arg(long, value_name = "MB", default_value_t = 16384)]
-    pub(crate) cache_file: u64,
-    /// The folder of that file, which is gone with the run [default: the run's folder]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) cache_folder: Option<PathBuf>,
 }
 
 /// How much is said.

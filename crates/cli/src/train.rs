@@ -17,6 +17,30 @@ use crate::format::{bytes, metric, metric_name, percent, seconds, thousands};
 use crate::progress::{Bars, Json, Lines, Show};
 use crate::{Usage, args};
 
+/// Where and how much of what a frozen part of the network gives may be kept.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Cache {
+    /// Megabytes of features of a frozen part that may be kept in memory
+    #[arg(long, value_name = "MB", default_value_t = 1024)]
+    cache_memory: u64,
+    /// Megabytes that may be kept in a file where memory is not enough; beyond them the frozen part runs in every step
+    #[arg(long, value_name = "MB", default_value_t = 16384)]
+    cache_file: u64,
+    /// The folder of that file, which is gone with the run [default: the run's folder]
+    #[arg(long, value_name = "FOLDER")]
+    cache_folder: Option<PathBuf>,
+}
+
+impl Cache {
+    fn limits(&self) -> FeatureCache {
+        FeatureCache {
+            memory: self.cache_memory << 20,
+            file: self.cache_file << 20,
+            folder: self.cache_folder.clone(),
+        }
+    }
+}
+
 pub(crate) fn run(args: &args::Train) -> anyhow::Result<ExitCode> {
     let (fine_tune, start) = match &args.resume {
         Some(run) => resumed(args, run)?,
@@ -46,11 +70,7 @@ pub(crate) fn run(args: &args::Train) -> anyhow::Result<ExitCode> {
         accept: args.accept.iter().map(|name| aspect(name)).collect::<Result<_, _>>()?,
         on_event: Box::new(|event| show.event(event)),
         profile: args.profile,
-        feature_cache: FeatureCache {
-            memory: args.cache.cache_memory << 20,
-            file: args.cache.cache_file << 20,
-            folder: args.cache.cache_folder.clone(),
-        },
+        feature_cache: args.cache.limits(),
         ..Options::default()
     };
     let outcome = prepared.train(start, options)?;
