@@ -1,5 +1,6 @@
 //! Automation for people who work on defrost: `cargo xtask COMMAND`.
 
+mod bench;
 mod fetch;
 mod load_time;
 mod scenarios;
@@ -13,6 +14,8 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   test     everything that must pass: format, lints, tidy, tests, docs
+  bench [COMMAND] [--against torch] [--base FILE] [--json FILE] [--check]
+           measures kernels, steps, loading, a whole job, start and scale, optimised; `bench --help` says it all
   tidy     the rules on structure alone: levels of crates, module docs, file sizes
   fetch    brings the published weights that some tests need into .cache/weights, checks their hashes, and makes the embedded
            weights again
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["test"] => test::run(),
         ["tidy"] => tidy::run(),
+        ["bench", arguments @ ..] => bench::run(arguments),
         ["fetch"] => fetch::run(),
         ["load-time", file, model] => load_time::run(file, model),
         ["scenarios", arguments @ ..] => scenarios::run(arguments),

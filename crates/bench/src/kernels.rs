@@ -52,7 +52,8 @@ impl Kernels {
                     let rate = flops / own / 1e9;
                     let share = rate / machine.peak[1];
                     print!(" | {:8.3} {rate:7.1} {:5.0}% {:5.2}", own * 1e3, share * 100.0, gemm / own);
-                    rows.push(json!({ "net": net, "layer": layer.name(), "pass": PASSES[pass], "runs": runs,
+                    rows.push(json!({ "id": format!("kernels/{net}/{}/{}", layer.name(), PASSES[pass]), "value": rate,
+                        "unit": "GFLOP/s", "net": net, "layer": layer.name(), "pass": PASSES[pass], "runs": runs,
                         "ms": own * 1e3, "gflops": rate, "share": share, "gemm_over_own": gemm / own }));
                 }
                 println!();

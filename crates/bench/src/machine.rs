@@ -44,6 +44,35 @@ impl Machine {
     pub(crate) fn json(&self) -> Value {
         let Self { cpu, isa, threads, peak: [one, all], time } = self;
         json!({ "cpu": cpu, "isa": isa, "threads": threads, "peak_one": one, "peak_all": all, "time": time,
-            "defrost": env!("CARGO_PKG_VERSION") })
+            "date": date(*time), "rustc": rustc(), "defrost": env!("CARGO_PKG_VERSION") })
+    }
+}
+
+/// The version of the compiler at hand.
+fn rustc() -> String {
+    let said = std::process::Command::new("rustc").arg("--version").output().ok();
+    said.map_or_else(String::new, |out| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+/// The day of a time since 1970, as in 2026-11-21 (Howard Hinnant's `civil_from_days`).
+fn date(seconds: u64) -> String {
+    let z = (seconds / 86_400) as i64 + 719_468;
+    let (era, day) = (z.div_euclid(146_097), z.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    format!("{year}-{month:02}-{:02}", of_year - (153 * shifted + 2) / 5 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date;
+
+    #[test]
+    fn days_have_their_dates() {
+        let days = [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_795_219_200, "2026-11-21")];
+        days.into_iter().for_each(|(seconds, day)| assert_eq!(date(seconds), day));
     }
 }

@@ -54,7 +54,9 @@ impl Steps {
                     n as f64 / least,
                     middle * 1e3
                 );
-                rows.push(json!({ "net": net, "mode": mode, "batch": n, "images_s": n as f64 / middle,
+                let mb = crate::process::high_water("self").unwrap_or_default();
+                rows.push(json!({ "id": format!("steps/{net}/{mode}/b{n}/{}", common.backend), "value": n as f64 / middle,
+                    "unit": "images/s", "net": net, "mode": mode, "batch": n, "mb": mb,
                     "best_images_s": n as f64 / least, "step_ms": middle * 1e3 }));
                 if self.profile {
                     print_profile(&*bench.session, self.steps);
@@ -80,7 +82,7 @@ impl Step {
     pub(crate) fn new(common: &Common, net: &str, mode: &str, n: usize) -> anyhow::Result<Self> {
         let graph = graph(net, common.size)?;
         let params = ParamStore::init(&graph, 1);
-        let mut session = CpuEngine::new(Some(common.threads)).open(graph.clone(), &params)?;
+        let mut session = engine(common)?.open(graph.clone(), &params)?;
         let mask = ParamMask::of(&graph, |id| trains(&graph, net, mode, &graph.param(id).name));
         let infer = mode == "infer";
         let rates = mask.iter().map(|param| Rate { param, lr: 1e-4, weight_decay: 0.0 }).collect();
@@ -114,6 +116,14 @@ impl Step {
         self.session.reduce()?;
         self.session.apply(Rule::Sgd { momentum: 0.9, nesterov: false }, &self.rates)?;
         Ok(())
+    }
+}
+
+/// The device that is asked for.
+fn engine(common: &Common) -> anyhow::Result<Box<dyn Engine>> {
+    match common.backend.as_str() {
+        "cpu" => Ok(Box::new(CpuEngine::new(Some(common.threads)))),
+        other => anyhow::bail!("--backend {other}: steps are measured on cpu only"),
     }
 }
 

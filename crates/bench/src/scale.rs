@@ -1,0 +1,55 @@
+//! Whether time grows with the pictures and memory does not, and what a second thread brings.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::job::{recipe, train};
+use crate::{Common, pictures};
+
+#[derive(Args, Debug)]
+pub(crate) struct Scale {
+    /// Numbers of pictures
+    #[arg(long, value_delimiter = ',', default_values_t = [1000, 5000, 20_000])]
+    images: Vec<usize>,
+    /// Height and width of the network's input: small, since the loop is measured and not the kernels
+    #[arg(long, default_value_t = 32)]
+    pixels: usize,
+}
+
+impl Scale {
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<Vec<Value>> {
+        std::fs::create_dir_all(&common.folder)?;
+        let mut rows = Vec::new();
+        for &n in &self.images {
+            let folder = pictures::folder(&common.folder, n, 20, [200, 150])?;
+            let recipe = recipe(self.pixels, 32, 0, &[("all", 1)]);
+            let found = train(common, &folder, &format!("scale-{n}"), &recipe, &[])?;
+            let seconds = found.epochs.first().copied().unwrap_or(f64::NAN);
+            println!(
+                "{n:6} images: an epoch in {seconds:7.2} s, {:.3} ms an image, {:.0} MB",
+                seconds * 1e3 / n as f64,
+                found.ran.peak_mb
+            );
+            rows.push(json!({ "id": format!("scale/images/{n}"), "value": seconds, "unit": "s", "images": n,
+                "ms_an_image": seconds * 1e3 / n as f64, "mb": found.ran.peak_mb }));
+        }
+        let folder = pictures::folder(&common.folder, 200, 20, [400, 300])?;
+        let mut one = f64::NAN;
+        for threads in [1, 2] {
+            let common = Common { threads, ..common.clone() };
+            let recipe = recipe(common.size, 16, 0, &[("all", 1)]);
+            let found = train(&common, &folder, &format!("scale-threads-{threads}"), &recipe, &[])?;
+            let seconds = found.epochs.first().copied().unwrap_or(f64::NAN);
+            if threads == 1 {
+                one = seconds;
+            }
+            println!(
+                "{threads} threads: an epoch of 200 images in {seconds:.2} s, {:.2} times as fast",
+                one / seconds
+            );
+            rows.push(json!({ "id": format!("scale/threads/{threads}"), "value": seconds, "unit": "s",
+                "threads": threads, "times": one / seconds }));
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,23 @@
+//! `cargo xtask bench`: builds the program and the benchmarks optimised, and runs the latter.
+
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::root;
+
+/// Runs `defrost-bench` with `arguments`.
+pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
+    cargo(&["build", "--release", "--quiet", "-p", "defrost-cli", "-p", "defrost-bench"], &[])?;
+    cargo(&["run", "--release", "--quiet", "-p", "defrost-bench", "--"], arguments)
+}
+
+fn cargo(words: &[&str], more: &[&str]) -> anyhow::Result<()> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status =
+        Command::new(program).args(words).args(more).current_dir(root()).status().context("running cargo")?;
+    if !status.success() {
+        bail!("cargo {} failed", words[0]);
+    }
+    Ok(())
+}
