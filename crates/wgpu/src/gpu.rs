@@ -165,11 +165,15 @@ impl Gpu {
 
     /// What the driver reported, as an error.
     pub(crate) fn check(&self) -> Result<(), KernelError> {
-        let mut faults = lock(&self.faults);
-        if let Some(reason) = &faults.lost {
+        let error = lock(&self.faults).error.take();
+        if error.is_some() {
+            // What a lost device is asked for is refused before it says, once its work is over, that it is lost.
+            drop(self.device.poll(PollType::wait_indefinitely()));
+        }
+        if let Some(reason) = &lock(&self.faults).lost {
             return Err(KernelError::DeviceLost { device: self.name(), reason: reason.clone() });
         }
-        match faults.error.take() {
+        match error {
             Some(reason) => Err(self.refused("a command", reason)),
             None => Ok(()),
         }

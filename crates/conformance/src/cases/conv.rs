@@ -52,6 +52,8 @@ pub(crate) fn problems() -> Vec<(ConvDesc, Shape4)> {
         (conv(7, 9, 3, 1, 2), at(2, 7, 5, 4)),
         (conv(1, 1, 3, 1, 1), at(1, 1, 5, 5)),
         (conv(512, 32, 3, 1, 1), at(1, 512, 2, 2)),
+        // As long a sum for the weights as in the first layer of a batch.
+        (conv(3, 5, 3, 1, 1), at(2, 3, 72, 64)),
     ]);
     // TensorFlow's padding on even and odd sizes.
     list.extend([

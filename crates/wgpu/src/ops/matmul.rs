@@ -17,6 +17,8 @@ const LANES: &str = include_str!("../shaders/matmul/lanes.wgsl");
 const SPLITS: &str = include_str!("../shaders/matmul/splits.wgsl");
 const MATRIX: &str = include_str!("../shaders/matmul/matrix.wgsl");
 const SHAPE: &str = include_str!("../shaders/conv/shape.wgsl");
+const GATHER: &str = include_str!("../shaders/conv/gather.wgsl");
+const COLUMNS: &str = include_str!("../shaders/conv/columns.wgsl");
 const FORWARD: &str = include_str!("../shaders/conv/forward.wgsl");
 const GRAD_INPUT: &str = include_str!("../shaders/conv/grad_input.wgsl");
 const GRAD_WEIGHT: &str = include_str!("../shaders/conv/grad_weight.wgsl");
@@ -58,9 +60,9 @@ kind!(NN, "matmul", false, false, [MATRIX]);
 kind!(NT, "matmul b^T", false, true, [MATRIX]);
 kind!(TN, "matmul a^T", true, false, [MATRIX]);
 kind!(TT, "matmul a^T b^T", true, true, [MATRIX]);
-kind!(CONV_FORWARD, "conv", false, false, [SHAPE, FORWARD]);
-kind!(CONV_GRAD_INPUT, "conv grad input", false, true, [SHAPE, GRAD_INPUT]);
-kind!(CONV_GRAD_WEIGHT, "conv grad weight", true, false, [SHAPE, GRAD_WEIGHT]);
+kind!(CONV_FORWARD, "conv", false, false, [SHAPE, FORWARD, GATHER, COLUMNS]);
+kind!(CONV_GRAD_INPUT, "conv grad input", false, true, [SHAPE, GRAD_INPUT, GATHER]);
+kind!(CONV_GRAD_WEIGHT, "conv grad weight", true, false, [SHAPE, GRAD_WEIGHT, COLUMNS]);
 
 /// A product of one dispatch, or of two where the sum is split.
 pub(crate) struct Product<'a> {
@@ -103,12 +105,14 @@ impl Tiling {
     }
 }
 
-/// The largest tiles that waste little and still keep a GPU busy. `ty` is how many threads a workgroup has down.
-fn tiling(m: usize, n: usize, groups: usize, ty: usize) -> Tiling {
+/// The largest tiles that waste little, fit workgroup memory of `shared` bytes and still keep a GPU busy. `ty` is how many
+/// threads a workgroup has down.
+fn tiling(m: usize, n: usize, groups: usize, ty: usize, shared: usize) -> Tiling {
     let tile = |qm: usize, qn: usize| Tiling { rows: 4 * qm * ty, columns: 64 * qn, threads: [16, ty] };
     let good = |t: &Tiling| {
         let padded = m.next_multiple_of(t.rows) * n.next_multiple_of(t.columns);
-        t.tiles(m, n) * groups >= 96 && padded * 4 <= m * n * 5
+        let fits = 4 * SLICE * (t.rows + t.columns) <= shared;
+        fits && t.tiles(m, n) * groups >= 96 && padded * 4 <= m * n * 5
     };
     [tile(2, 2), tile(2, 1)].into_iter().find(good).unwrap_or(tile(1, 1))
 }
@@ -131,15 +135,20 @@ impl WgpuKernels {
             return Ok(());
         }
         let tiled = self.gpu().tiles;
-        let down = if self.gpu().limits.max_compute_invocations_per_workgroup >= 256 { 16 } else { 8 };
-        let tiling = if tiled { tiling(m, p.n, p.groups, down) } else { Tiling::LANES };
+        let limits = &self.gpu().limits;
+        let down = if self.threads() >= 256 { 16 } else { 8 };
+        let shared = limits.max_compute_workgroup_storage_size as usize;
+        let tiling = if tiled { tiling(m, p.n, p.groups, down, shared) } else { Tiling::LANES };
         let (tiles, tiles_n) = (tiling.tiles(m, p.n), p.n.div_ceil(tiling.columns));
         let [tx, ty] = tiling.threads;
         let threads = if tiled { tx * ty } else { self.threads() as usize };
         let workgroups = if tiled { tiles } else { tiles.div_ceil(threads) };
         let results = m * p.n * p.groups;
         let busy = if tiled { 256 } else { 1 };
-        let (splits, k_split) = split(k, results, workgroups * p.groups, busy, self.room());
+        // Groups and splits share a dimension of the grid.
+        let most = limits.max_compute_workgroups_per_dimension as usize / p.groups;
+        let room = self.room().min(most.max(1) * results);
+        let (splits, k_split) = split(k, results, workgroups * p.groups, busy, room);
 
         let words = Words::new()
             .all(&[p.m.start, p.m.end, p.n, p.k.start, p.k.end, tiles, tiles_n, p.groups, splits, k_split])
@@ -264,13 +273,14 @@ mod tests {
     #[test]
     fn tiles_fit_the_product_and_long_sums_are_split() {
         let rows_columns = |m, n| {
-            let t = tiling(m, n, 1, 16);
+            let t = tiling(m, n, 1, 16, 16 << 10);
             (t.rows, t.columns)
         };
         assert_eq!(rows_columns(50_176, 256), (128, 128));
         assert_eq!(rows_columns(50_176, 64), (128, 64));
         assert_eq!(rows_columns(784, 512), (64, 64));
         assert_eq!(rows_columns(32, 10), (64, 64));
+        assert_eq!(tiling(50_176, 256, 1, 16, 12 << 10).columns, 64, "what workgroup memory has room for");
         // A gradient of weights: 9 tiles, a long sum.
         let (splits, length) = split(1_605_632, 576 * 64, 9, 256, 1 << 25);
         assert!(splits >= 196 && splits * length >= 1_605_632 && (splits - 1) * length < 1_605_632);

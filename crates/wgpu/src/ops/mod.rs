@@ -12,7 +12,7 @@ pub(crate) mod reduce;
 
 use std::ops::Range;
 
-use defrost_tensor::{Activation, KernelError};
+use defrost_tensor::{Activation, KernelError, Shape4};
 
 use crate::WgpuKernels;
 use crate::buffer::{Span, WgpuBuf};
@@ -23,6 +23,10 @@ pub(crate) const COMMON: &str = include_str!("../shaders/common.wgsl");
 
 /// Threads of a workgroup that sums by a tree.
 pub(crate) const TREE: u32 = 64;
+
+/// Positions or pieces that a thread sums up at most. A GPU has work for more threads; and llvmpipe leaves all loops of a
+/// thread, silently, after 65,535 rounds.
+pub(crate) const ROUNDS: usize = 1 << 14;
 
 /// The number that shaders know an activation by.
 pub(crate) fn activation(which: Activation) -> usize {
@@ -46,7 +50,8 @@ pub(crate) type Operands<'a> = (&'a [Option<Span<'a>>], &'a [Option<Span<'a>>]);
 impl WgpuKernels {
     /// Threads of a workgroup of kernels without shared memory.
     pub(crate) fn threads(&self) -> u32 {
-        let most = self.gpu().limits.max_compute_invocations_per_workgroup;
+        let limits = &self.gpu().limits;
+        let most = limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x);
         if self.gpu().tiles { most.min(256) } else { most.min(64) }
     }
 
@@ -112,6 +117,26 @@ impl WgpuKernels {
         self.run(Job { source, width, defines: &defines, words, reads, writes, groups, operations: 0.0 })
     }
 
+    /// The first stage of a sum over positions: runs `source` over chunks of `shape`'s positions, in as many dispatches as
+    /// windows ask for. Its numbers are those of the chunks, then `more`; `reads` gives what it reads of some positions.
+    pub(crate) fn over_chunks<'a, const N: usize>(
+        &self,
+        source: &'static Source,
+        shape: Shape4,
+        chunks: Chunks,
+        more: impl Fn(Words) -> Words,
+        reads: impl Fn(&Range<usize>) -> [Option<Span<'a>>; N],
+        out: Span<'_>,
+    ) -> Result<(), KernelError> {
+        let c = shape.c;
+        let w = width(&[c]);
+        for (part, seen) in chunks.parts(shape.rows(), self.room() / c) {
+            let words = Words::new().all(&[seen.start, seen.end, chunks.rows, part.len(), part.start, c / w]);
+            self.spread(source, w, &[], more(words), (&reads(&seen), &[Some(out)]), part.len() * c / w)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn run(&self, job: Job<'_>) -> Result<(), KernelError> {
         self.gpu().recorder().dispatch(self.gpu(), job)
     }
@@ -147,10 +172,10 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    /// Chunks for `lanes` sums side by side, so that about `crowd` threads are busy with at least 16 positions each; at
+    /// Chunks for `lanes` sums side by side, so that about `crowd` threads are busy with 16 to [`ROUNDS`] positions each; at
     /// most as many as there is room for.
     pub(crate) fn new(positions: usize, lanes: usize, crowd: usize, room: usize) -> Self {
-        let wanted = (crowd / lanes.max(1)).min(room).clamp(1, 1024);
+        let wanted = (crowd / lanes.max(1)).min(1024).max(positions.div_ceil(ROUNDS)).min(room).max(1);
         let rows = positions.div_ceil(wanted).max(16);
         Self { rows, count: positions.div_ceil(rows) }
     }
@@ -178,5 +203,7 @@ mod tests {
             assert!(parts.iter().all(|(c, p)| p.start == c.start * chunks.rows));
             assert!(Chunks::new(positions, lanes, 1 << 16, 3).count <= 3);
         }
+        // A batch of VGG16's first activations on a software adapter.
+        assert!(Chunks::new(256 * 224 * 224, 16, 1 << 9, 1 << 20).rows <= ROUNDS);
     }
 }

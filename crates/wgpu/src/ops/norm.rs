@@ -1,8 +1,11 @@
 //! Batch normalisation: statistics and gradients in two-stage sums, then one pass over the activation.
 
+use std::ops::Range;
+
 use defrost_tensor::call::{FoldNorm, NormEval, NormEvalGrad, NormTrain, NormTrainGrad};
 use defrost_tensor::{Activation, KernelError, RunningVariance, Shape4};
 
+use super::reduce::{CHANNEL_TREE, CHUNK};
 use super::{COMMON, Chunks, activation, width};
 use crate::WgpuKernels;
 use crate::buffer::WgpuBuf;
@@ -11,7 +14,7 @@ use crate::shader::Source;
 
 static MOMENTS: Source = Source {
     name: "moments",
-    parts: &[COMMON, include_str!("../shaders/norm/moments.wgsl")],
+    parts: &[COMMON, CHUNK, include_str!("../shaders/norm/moments.wgsl")],
     reads: 1,
     writes: 1,
 };
@@ -29,13 +32,13 @@ static APPLY: Source = Source {
 };
 static GRAD_SUMS: Source = Source {
     name: "norm gradient sums",
-    parts: &[COMMON, include_str!("../shaders/norm/grad_sums.wgsl")],
-    reads: 5,
+    parts: &[COMMON, CHUNK, include_str!("../shaders/norm/grad_sums.wgsl")],
+    reads: 6,
     writes: 1,
 };
 static GRAD_END: Source = Source {
     name: "norm gradient sums, end",
-    parts: &[include_str!("../shaders/norm/grad_end.wgsl")],
+    parts: &[CHANNEL_TREE, include_str!("../shaders/norm/grad_end.wgsl")],
     reads: 1,
     writes: 3,
 };
@@ -66,6 +69,8 @@ struct Gradients<'a> {
     weight: &'a WgpuBuf,
     grad_out: &'a WgpuBuf,
     out: Option<&'a WgpuBuf>,
+    /// The shift, where `x` and it say what the activation passes, so that `out` need not be read.
+    shift: Option<&'a WgpuBuf>,
     grad_in: Option<&'a WgpuBuf>,
     accumulate: bool,
     grad_weight: Option<&'a WgpuBuf>,
@@ -92,12 +97,7 @@ impl WgpuKernels {
         let chunks = Chunks::new(positions, c / w, self.crowd(), self.room() / (2 * c));
         self.with_workspace(0, chunks.count * 2 * c, |workspace| {
             let parts = workspace.span(chunks.count * 2 * c);
-            for (part, seen) in chunks.parts(positions, self.positions(shape)) {
-                let words =
-                    Words::new().all(&[seen.start, seen.end, chunks.rows, part.len(), part.start, c / w]);
-                let operands = (&[Some(x.part(seen.start * c, seen.len() * c))][..], &[Some(parts)][..]);
-                self.spread(&MOMENTS, w, &[], words, operands, part.len() * c / w)?;
-            }
+            self.over_chunks(&MOMENTS, shape, chunks, |words| words, |seen| [Some(x.items(seen, c))], parts)?;
             let words = Words::new()
                 .all(&[c / w, chunks.count, positions, chunks.rows])
                 .f(desc.eps)
@@ -154,6 +154,7 @@ impl WgpuKernels {
             weight: call.weight,
             grad_out: call.grad_out,
             out: call.out,
+            shift: call.bias,
             grad_in: single(call.grad_in),
             accumulate: call.accumulate,
             grad_weight: single(call.grad_weight),
@@ -175,6 +176,7 @@ impl WgpuKernels {
             weight: call.weight,
             grad_out: call.grad_out,
             out: call.out,
+            shift: None,
             grad_in: single(call.grad_in),
             accumulate: call.accumulate,
             grad_weight: single(call.grad_weight),
@@ -189,27 +191,22 @@ impl WgpuKernels {
         let through_statistics = g.grad_in.is_some() && !s.variances;
         let wants_sums = through_statistics || g.grad_weight.is_some() || g.grad_bias.is_some();
         let [mean, spread, weight] = [s.mean, s.spread, g.weight].map(|b| Some(b.span(c)));
+        let shift = g.shift.map(|b| b.span(c));
         self.with_workspace(1, 2 * c, |sums| {
             if wants_sums {
                 let chunks = Chunks::new(positions, c / w, self.crowd(), self.room() / (2 * c));
                 self.with_workspace(0, chunks.count * 2 * c, |workspace| {
                     let parts = workspace.span(chunks.count * 2 * c);
-                    for (part, seen) in chunks.parts(positions, self.positions(g.shape)) {
-                        let words = Words::new()
-                            .all(&[seen.start, seen.end, chunks.rows, part.len(), part.start, c / w])
-                            .u(usize::from(s.variances))
-                            .f(s.eps)
-                            .all(&[activation(g.activation), usize::from(g.x.is_some())]);
-                        let reads = [
-                            g.x.map(|b| b.items(&seen, c)),
-                            mean,
-                            spread,
-                            Some(g.grad_out.items(&seen, c)),
-                            g.out.map(|b| b.items(&seen, c)),
-                        ];
-                        let operands = (&reads[..], &[Some(parts)][..]);
-                        self.spread(&GRAD_SUMS, w, &[], words, operands, part.len() * c / w)?;
-                    }
+                    let more = |words: Words| {
+                        let words = words.u(usize::from(s.variances)).f(s.eps);
+                        let given = [g.x.is_some(), shift.is_some()].map(usize::from);
+                        words.u(activation(g.activation)).all(&given)
+                    };
+                    let reads = |seen: &Range<usize>| {
+                        let [x, out] = [g.x, g.out].map(|b| b.map(|b| b.items(seen, c)));
+                        [x, mean, spread, Some(g.grad_out.items(seen, c)), shift.or(out), weight]
+                    };
+                    self.over_chunks(&GRAD_SUMS, g.shape, chunks, more, reads, parts)?;
                     let [to_weight, to_bias] = [g.grad_weight, g.grad_bias];
                     let words = Words::new()
                         .all(&[c / w, chunks.count, usize::from(g.accumulate_params)])
@@ -226,7 +223,7 @@ impl WgpuKernels {
                     .f(s.eps)
                     .u(activation(g.activation))
                     .f(1.0 / positions as f32)
-                    .u(usize::from(g.accumulate));
+                    .all(&[g.accumulate, shift.is_some()].map(usize::from));
                 let x = g.x.filter(|_| !s.variances).map(|b| b.items(&part, 1));
                 let sums = through_statistics.then(|| sums.span(2 * c));
                 let reads = [
@@ -235,7 +232,7 @@ impl WgpuKernels {
                     mean,
                     spread,
                     Some(g.grad_out.items(&part, 1)),
-                    g.out.map(|b| b.items(&part, 1)),
+                    shift.or(g.out.map(|b| b.items(&part, 1))),
                     sums,
                 ];
                 self.spread(

@@ -123,8 +123,7 @@ impl WgpuKernels {
         ];
         let numbers = |words: Words| numbers.into_iter().fold(words, Words::f);
         let (w, pieces) = (width(&[len]), self.parts(len));
-        let most = (self.crowd() / 4).min(self.room() / 2 / pieces.len()).max(1);
-        let threads = (len / w).div_ceil(16).clamp(1, most);
+        let threads = self.summing_threads(&pieces, w, 2);
         let count = threads * pieces.len();
         self.with_workspace(0, 2 * count, |workspace| {
             let sums = workspace.span(2 * count);

@@ -1,14 +1,21 @@
 //! Sums in two stages of a fixed order, so that the same input gives the same bits.
 
+use std::ops::Range;
+
+use defrost_tensor::KernelError;
 use defrost_tensor::call::{ChannelSum, SumSquares};
-use defrost_tensor::{KernelError, Shape4};
 
 use super::loss::TREES;
-use super::{COMMON, Chunks, TREE, width};
+use super::{COMMON, Chunks, ROUNDS, TREE, width};
 use crate::WgpuKernels;
 use crate::buffer::{Span, WgpuBuf};
 use crate::queue::{Job, Words};
 use crate::shader::Source;
+
+/// Chunks of positions, for first stages.
+pub(super) const CHUNK: &str = include_str!("../shaders/reduce/chunk.wgsl");
+/// Trees over chunks, for second stages.
+pub(super) const CHANNEL_TREE: &str = include_str!("../shaders/reduce/tree.wgsl");
 
 static SUMS: Source = Source {
     name: "sums",
@@ -18,13 +25,13 @@ static SUMS: Source = Source {
 };
 static CHANNELS: Source = Source {
     name: "channel sums",
-    parts: &[COMMON, include_str!("../shaders/reduce/channels.wgsl")],
+    parts: &[COMMON, CHUNK, include_str!("../shaders/reduce/channels.wgsl")],
     reads: 1,
     writes: 1,
 };
 static CHANNELS_END: Source = Source {
     name: "channel sums, end",
-    parts: &[include_str!("../shaders/reduce/channels_end.wgsl")],
+    parts: &[CHANNEL_TREE, include_str!("../shaders/reduce/channels_end.wgsl")],
     reads: 1,
     writes: 1,
 };
@@ -89,12 +96,14 @@ impl WgpuKernels {
         let chunks = Chunks::new(positions, c / w, self.crowd(), self.room() / c);
         self.with_workspace(0, chunks.count * c, |workspace| {
             let parts = workspace.span(chunks.count * c);
-            for (part, seen) in chunks.parts(positions, self.room() / c) {
-                let words =
-                    Words::new().all(&[seen.start, seen.end, chunks.rows, part.len(), part.start, c / w]);
-                let operands = (&[Some(x.part(seen.start * c, seen.len() * c))][..], &[Some(parts)][..]);
-                self.spread(&CHANNELS, w, &[], words, operands, part.len() * c / w)?;
-            }
+            self.over_chunks(
+                &CHANNELS,
+                shape,
+                chunks,
+                |words| words,
+                |seen| [Some(x.items(seen, c))],
+                parts,
+            )?;
             let words = Words::new().all(&[c / w, chunks.count, usize::from(accumulate)]);
             let operands = (&[Some(parts)][..], &[Some(sum.span(c))][..]);
             self.trees(&CHANNELS_END, w, words, operands, c / w)
@@ -109,8 +118,7 @@ impl WgpuKernels {
         sum.half = false;
         let w = width(&[len]);
         let pieces = self.parts(len);
-        let most = (self.crowd() / 4).min(self.room() / pieces.len()).max(1);
-        let threads = (len / w).div_ceil(16).clamp(1, most);
+        let threads = self.summing_threads(&pieces, w, 1);
         let count = threads * pieces.len();
         self.with_workspace(0, count, |workspace| {
             let parts = workspace.span(count);
@@ -123,8 +131,10 @@ impl WgpuKernels {
         })
     }
 
-    /// Positions that a window of an activation with `c` channels has room for.
-    pub(crate) fn positions(&self, shape: Shape4) -> usize {
-        self.room() / shape.c
+    /// Threads that sum each of `pieces` up, `kinds` sums each: 16 to [`ROUNDS`] vectors of `w` a thread.
+    pub(crate) fn summing_threads(&self, pieces: &[Range<usize>], w: usize, kinds: usize) -> usize {
+        let vectors = pieces.iter().map(|piece| piece.len() / w).max().unwrap_or(0);
+        let most = self.room() / (kinds * pieces.len()).max(1);
+        vectors.div_ceil(16).min(self.crowd() / 4).max(vectors.div_ceil(ROUNDS)).clamp(1, most.max(1))
     }
 }

@@ -16,44 +16,24 @@ fn place_a(m: u32, group: u32) -> PlaceA {
     let image = row / p.s.rows;
     let y = i32(row - image * p.s.rows) + p.s.first_oy;
     let x = i32(m - row * p.s.columns) + p.s.first_ox;
-    return PlaceA(image * p.s.oh, y, x, group * p.s.group_o);
+    return PlaceA(image, y, x, group * p.s.group_o);
 }
 
-fn output_at(place: PlaceA, k: u32) -> u32 {
+// Tap (y, x) of those that meet the rows, and the output channel.
+struct Tap { y: u32, x: u32, channel: u32 }
+
+fn tap_of(k: u32) -> Tap {
     let tap = quotient(k, p.s.group_o, p.s.per_group);
-    let c = k - tap * p.s.group_o;
-    let ky = quotient(tap, p.s.taps_x, p.s.per_kernel_w);
-    let kx = tap - ky * p.s.taps_x;
-    let y = place.y - i32(ky) * p.s.step_oy;
-    let x = place.x - i32(kx) * p.s.step_ox;
-    if (y < 0 || x < 0 || y >= i32(p.s.oh) || x >= i32(p.s.ow)) {
-        return 0xffffffffu;
-    }
-    return ((place.image + u32(y)) * p.s.ow + u32(x)) * p.s.o + place.channel + c;
+    let y = quotient(tap, p.s.taps_x, p.s.per_kernel_w);
+    return Tap(y, tap - y * p.s.taps_x, k - tap * p.s.group_o);
 }
 
-fn load_a(place: PlaceA, k: u32) -> vec4<f32> {
-#if VECTORS
-    if (k >= p.k_end) {
-        return vec4<f32>();
-    }
-    let at = output_at(place, k);
-    if (at == 0xffffffffu) {
-        return vec4<f32>();
-    }
-    return vec4<f32>(a[at / 4u + p.a_at]);
-#else
-    var v = vec4<f32>();
-#for i 0 4
-    if (k + {i}u < p.k_end) {
-        let at{i} = output_at(place, k + {i}u);
-        if (at{i} != 0xffffffffu) {
-            v[{i}] = f32(a[at{i} + p.a_at]);
-        }
-    }
-#end
-    return v;
-#end
+// The output element that tap k meets.
+fn a_at(place: PlaceA, k: u32) -> u32 {
+    let tap = tap_of(k);
+    let y = place.y - i32(tap.y) * p.s.step_oy;
+    let x = place.x - i32(tap.x) * p.s.step_ox;
+    return pixel(place.image, y, x, place.channel + tap.channel, p.s.oh, p.s.ow, p.s.o);
 }
 
 fn place_b(n: u32, group: u32) -> PlaceB {
@@ -62,12 +42,10 @@ fn place_b(n: u32, group: u32) -> PlaceB {
 
 // The weight of column n (from the place) and k.
 fn weight_at(place: PlaceB, k: u32) -> u32 {
-    let tap = quotient(k, p.s.group_o, p.s.per_group);
-    let c = k - tap * p.s.group_o;
-    let iy = quotient(tap, p.s.taps_x, p.s.per_kernel_w);
-    let ky = p.s.tap_y + iy * p.s.tap_step_y;
-    let kx = p.s.tap_x + (tap - iy * p.s.taps_x) * p.s.tap_step_x;
-    return (ky * p.s.kernel_w + kx) * p.s.group_c * p.s.o + place.at + c;
+    let tap = tap_of(k);
+    let ky = p.s.tap_y + tap.y * p.s.tap_step_y;
+    let kx = p.s.tap_x + tap.x * p.s.tap_step_x;
+    return (ky * p.s.kernel_w + kx) * p.s.group_c * p.s.o + place.at + tap.channel;
 }
 
 fn load_b(place: PlaceB, k: u32) -> vec4<f32> {
@@ -75,7 +53,7 @@ fn load_b(place: PlaceB, k: u32) -> vec4<f32> {
     if (k >= p.k_end) {
         return vec4<f32>();
     }
-    return vec4<f32>(b[weight_at(place, k) / 4u + p.b_at]);
+    return four_b(weight_at(place, k));
 #else
     var v = vec4<f32>();
 #for i 0 4

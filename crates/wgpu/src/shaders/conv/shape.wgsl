@@ -12,3 +12,13 @@ struct Shape {
     from_y: u32, from_x: u32, rows: u32, columns: u32, tap_y: u32, tap_x: u32, tap_step_y: u32, tap_step_x: u32,
     taps_x: u32, first_oy: i32, first_ox: i32, step_oy: i32, step_ox: i32,
 }
+
+const NOWHERE: u32 = 0xffffffffu;
+
+// The element of a channel at position (y, x) of a picture of h x w positions and c channels; none outside the picture.
+fn pixel(image: u32, y: i32, x: i32, channel: u32, h: u32, w: u32, c: u32) -> u32 {
+    if (y < 0 || x < 0 || y >= i32(h) || x >= i32(w)) {
+        return NOWHERE;
+    }
+    return ((image * h + u32(y)) * w + u32(x)) * c + channel;
+}

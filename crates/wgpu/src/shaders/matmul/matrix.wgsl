@@ -24,27 +24,9 @@ fn load_a(place: PlaceA, k: u32) -> vec4<f32> {
         return vec4<f32>();
     }
 #if A_BY_M
-    let at = k * p.s.lda + place.at;
-#if VECTORS
-    return vec4<f32>(a[at / 4u + p.a_at]);
+    return four_a(k * p.s.lda + place.at);
 #else
-    var v = vec4<f32>();
-    for (var i = 0u; i < min(4u, p.s.lda - place.at); i++) {
-        v[i] = f32(a[at + i + p.a_at]);
-    }
-    return v;
-#end
-#else
-    let at = place.at + k;
-#if VECTORS
-    return vec4<f32>(a[at / 4u + p.a_at]);
-#else
-    var v = vec4<f32>();
-    for (var i = 0u; i < min(4u, p.k_end - k); i++) {
-        v[i] = f32(a[at + i + p.a_at]);
-    }
-    return v;
-#end
+    return within(k, four_a(place.at + k));
 #end
 }
 
@@ -62,26 +44,8 @@ fn load_b(place: PlaceB, k: u32) -> vec4<f32> {
         return vec4<f32>();
     }
 #if B_BY_K
-    let at = place.at + k;
-#if VECTORS
-    return vec4<f32>(b[at / 4u + p.b_at]);
+    return within(k, four_b(place.at + k));
 #else
-    var v = vec4<f32>();
-    for (var i = 0u; i < min(4u, p.k_end - k); i++) {
-        v[i] = f32(b[at + i + p.b_at]);
-    }
-    return v;
-#end
-#else
-    let at = k * p.s.ldb + place.at;
-#if VECTORS
-    return vec4<f32>(b[at / 4u + p.b_at]);
-#else
-    var v = vec4<f32>();
-    for (var i = 0u; i < min(4u, p.n - min(place.at, p.n)); i++) {
-        v[i] = f32(b[at + i + p.b_at]);
-    }
-    return v;
-#end
+    return four_b(k * p.s.ldb + place.at);
 #end
 }

@@ -1,5 +1,6 @@
 // C = A · B: what all products share. `a`, `b` are read by what stands in for `load_a` and `load_b`: rows of matrices,
-// or pictures that are gathered as a convolution asks (implicit GEMM).
+// or pictures that are gathered as a convolution asks (implicit GEMM). Both give zeros beyond the end of the sum; beyond
+// the rows and columns of C they may give anything, as nothing of that is stored.
 struct Params {
     a_at: u32, b_at: u32, bias_at: u32, residual_at: u32, out_at: u32, pad5: u32, pad6: u32, pad7: u32,
     // Rows m_first .. m_end of C, n columns a group, products k_first .. k_end.
@@ -21,6 +22,35 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<S3>;
 @group(0) @binding(4) var<storage, read> residual: array<S4>;
 @group(0) @binding(5) var<storage, read_write> out: array<S5>;
+
+// Four neighbours in memory of A, from an element on.
+fn four_a(at: u32) -> vec4<f32> {
+#if VECTORS
+    return vec4<f32>(a[at / 4u + p.a_at]);
+#else
+    let i = at + p.a_at;
+    return vec4<f32>(f32(a[i]), f32(a[i + 1u]), f32(a[i + 2u]), f32(a[i + 3u]));
+#end
+}
+
+// The same of B.
+fn four_b(at: u32) -> vec4<f32> {
+#if VECTORS
+    return vec4<f32>(b[at / 4u + p.b_at]);
+#else
+    let i = at + p.b_at;
+    return vec4<f32>(f32(b[i]), f32(b[i + 1u]), f32(b[i + 2u]), f32(b[i + 3u]));
+#end
+}
+
+// Of four neighbours along the sum, from k on, those that belong to it; the others are 0.
+fn within(k: u32, v: vec4<f32>) -> vec4<f32> {
+#if VECTORS
+    return v;
+#else
+    return select(vec4<f32>(), v, vec4<u32>(k, k + 1u, k + 2u, k + 3u) < vec4<u32>(p.k_end));
+#end
+}
 
 // Stores one W-wide piece of row m at column n of a group.
 fn finish(m: u32, n: u32, group: u32, sum: T) {

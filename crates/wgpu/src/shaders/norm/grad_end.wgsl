@@ -11,9 +11,6 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> grad_bias: array<S3>;
 @group(0) @binding(4) var<storage, read_write> sums: array<S4>;
 
-var<workgroup> shared_sum: array<T, TREE>;
-var<workgroup> shared_product: array<T, TREE>;
-
 @compute @workgroup_size(TREE)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
@@ -31,28 +28,20 @@ fn main(
         sum += T(parts[at]);
         product += T(parts[at + p.c]);
     }
-    shared_sum[t] = sum;
-    shared_product[t] = product;
-    workgroupBarrier();
-    for (var step = TREE / 2u; step > 0u; step /= 2u) {
-        if (t < step) {
-            shared_sum[t] += shared_sum[t + step];
-            shared_product[t] += shared_product[t + step];
-        }
-        workgroupBarrier();
-    }
+    sum = tree_total(t, sum);
+    product = tree_total(t, product);
     if (t == 0u) {
-        sums[c + p.sums_at] = S4(shared_sum[0]);
-        sums[p.c + c + p.sums_at] = S4(shared_product[0]);
+        sums[c + p.sums_at] = S4(sum);
+        sums[p.c + c + p.sums_at] = S4(product);
         if (p.has_weight != 0u) {
-            var g = shared_product[0];
+            var g = product;
             if (p.accumulate != 0u) {
                 g += T(grad_weight[c + p.weight_at]);
             }
             grad_weight[c + p.weight_at] = S2(g);
         }
         if (p.has_bias != 0u) {
-            var g = shared_sum[0];
+            var g = sum;
             if (p.accumulate != 0u) {
                 g += T(grad_bias[c + p.bias_at]);
             }

@@ -18,25 +18,23 @@ fn main(
     @builtin(local_invocation_index) t: u32,
 ) {
     let i = linear(id, ids, t);
-    let chunk = i / p.c;
-    if (chunk >= p.chunks) {
+    if (i >= p.chunks * p.c) {
         return;
     }
-    let c = i - chunk * p.c;
-    let start = p.first + chunk * p.rows;
-    let last = min(start + p.rows, p.end);
-    let pivot = T(x[start * p.c + c + p.x_at]);
+    let chunk = chunk_of(i);
+    let c = chunk.c;
+    let pivot = T(x[chunk.start * p.c + c + p.x_at]);
     var mean = T(0.0);
     var squares = T(0.0);
     var count = 0.0;
-    for (var m = start; m < last; m++) {
+    for (var m = chunk.start; m < chunk.last; m++) {
         let v = T(x[m * p.c + c + p.x_at]) - pivot;
         count += 1.0;
         let off = v - mean;
         mean += off / count;
         squares += off * (v - mean);
     }
-    let at = (p.chunk + chunk) * 2u * p.c + c;
+    let at = chunk.number * 2u * p.c + c;
     out[at] = S2(pivot + mean);
     out[at + p.c] = S2(squares);
 }

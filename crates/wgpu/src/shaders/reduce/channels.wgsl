@@ -1,4 +1,4 @@
-// First stage of a sum over images, rows and columns: a thread sums W channels over a chunk of positions.
+// First stage of channels' sums.
 struct Params {
     x_at: u32, out_at: u32, pad2: u32, pad3: u32, pad4: u32, pad5: u32, pad6: u32, pad7: u32,
     // Positions first .. end, those of a chunk, chunks of this dispatch, the first one's number; channels in units of W.
@@ -16,16 +16,14 @@ fn main(
     @builtin(local_invocation_index) t: u32,
 ) {
     let i = linear(id, ids, t);
-    let chunk = i / p.c;
-    if (chunk >= p.chunks) {
+    if (i >= p.chunks * p.c) {
         return;
     }
-    let c = i - chunk * p.c;
-    let start = p.first + chunk * p.rows;
-    let last = min(start + p.rows, p.end);
+    let chunk = chunk_of(i);
+    let c = chunk.c;
     var sum = T(0.0);
-    for (var m = start; m < last; m++) {
+    for (var m = chunk.start; m < chunk.last; m++) {
         sum += T(x[m * p.c + c + p.x_at]);
     }
-    out[(p.chunk + chunk) * p.c + c] = S2(sum);
+    out[chunk.number * p.c + c] = S2(sum);
 }

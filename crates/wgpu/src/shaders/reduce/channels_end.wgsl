@@ -1,4 +1,4 @@
-// Second stage: a workgroup adds the chunks of W channels up, by a tree whose shape depends on nothing but their number.
+// Second stage of channels' sums.
 struct Params {
     parts_at: u32, out_at: u32, pad2: u32, pad3: u32, pad4: u32, pad5: u32, pad6: u32, pad7: u32,
     c: u32, chunks: u32, accumulate: u32,
@@ -7,8 +7,6 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> parts: array<S1>;
 @group(0) @binding(2) var<storage, read_write> out: array<S2>;
-
-var<workgroup> shared_sum: array<T, TREE>;
 
 @compute @workgroup_size(TREE)
 fn main(
@@ -24,19 +22,11 @@ fn main(
     for (var chunk = t; chunk < p.chunks; chunk += TREE) {
         sum += T(parts[chunk * p.c + c]);
     }
-    shared_sum[t] = sum;
-    workgroupBarrier();
-    for (var step = TREE / 2u; step > 0u; step /= 2u) {
-        if (t < step) {
-            shared_sum[t] += shared_sum[t + step];
-        }
-        workgroupBarrier();
-    }
+    sum = tree_total(t, sum);
     if (t == 0u) {
-        var y = shared_sum[0];
         if (p.accumulate != 0u) {
-            y += T(out[c + p.out_at]);
+            sum += T(out[c + p.out_at]);
         }
-        out[c + p.out_at] = S2(y);
+        out[c + p.out_at] = S2(sum);
     }
 }
