@@ -8,19 +8,22 @@
 //! EfficientNet-Lite0's seed was chosen: of four tried, two leave the bounds, by up to 7 % of one gradient's norm. It is
 //! rounding that flips a ReLU6: in f64 both kinds of seed agree to 1e-5 (`exact.rs`).
 //! ResNet50's gradients are compared without Winograd's convolutions, whose rounding flips ReLUs of its own.
+//! MobileNetV2 has a second seed (`other`), the first of six tried with which torchvision's own f32 gradients stay within
+//! the bound of its f64 ones: at 0.08 of it, where four seeds leave it 7- to 39-fold. There the bound is met outright, on a
+//! GPU too, which adds in another order and so flips other ReLU6s of the first seed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use defrost::device::Device;
-use defrost::exec::{Images, Options, Phase, Rate, Rule, Session, TrainBatch};
+use defrost::exec::{Engine, Images, Options, Phase, Rate, Rule, Session, TrainBatch};
 use defrost::graph::{Graph, Loss, Marking, ParamId, ParamMask};
 use defrost::zoo::{Arch, Head, ModelSpec};
 use serde_json::Value;
 
 use crate::det::{det, weights};
 
-struct Golden {
+pub(crate) struct Golden {
     /// torchvision in f32.
     json: Value,
     /// torchvision in f64.
@@ -28,28 +31,37 @@ struct Golden {
     graph: Arc<Graph>,
     batch: Vec<f32>,
     n: usize,
+    engine: Arc<dyn Engine>,
+    /// How much more than a CPU the engine may be off by.
+    scale: f64,
 }
 
 impl Golden {
     fn load(arch: &str) -> Self {
+        Self::on(Device::from_name("cpu").unwrap().into(), 1.0, arch)
+    }
+
+    /// The golden in the files called `name`, for an engine that may be off by `scale` times what a CPU may.
+    pub(crate) fn on(engine: Arc<dyn Engine>, scale: f64, name: &str) -> Self {
         let read = |file: String| -> Value {
             let path = format!("{}/golden/{file}", env!("CARGO_MANIFEST_DIR"));
             serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
         };
-        let (json, exact) = (read(format!("{arch}-64.json")), read(format!("{arch}-64-f64.json")));
-        let spec = ModelSpec::new(arch.parse::<Arch>().unwrap(), json["classes"].as_u64().unwrap() as usize)
+        let (json, exact) = (read(format!("{name}-64.json")), read(format!("{name}-64-f64.json")));
+        let arch: Arch = json["arch"].as_str().unwrap().parse().unwrap();
+        let spec = ModelSpec::new(arch, json["classes"].as_u64().unwrap() as usize)
             .with_image_size(json["input"][2].as_u64().unwrap() as usize)
             .with_head(Head::Linear { dropout: 0.0 });
         let shape: Vec<_> =
             json["input"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect();
         let seed = json["seed"].as_str().unwrap().to_owned();
         let batch = det(&format!("{seed}/input"), &shape, 0.0, 2.0).into_data();
-        Self { graph: Arc::new(spec.build().unwrap()), batch, n: shape[0], json, exact }
+        Self { graph: Arc::new(spec.build().unwrap()), batch, n: shape[0], json, exact, engine, scale }
     }
 
-    fn open(&self, device: &str) -> Box<dyn Session> {
+    fn open(&self) -> Box<dyn Session> {
         let weights = weights(&self.graph, self.json["seed"].as_str().unwrap());
-        Device::from_name(device).unwrap().open(Arc::clone(&self.graph), &weights).unwrap()
+        self.engine.open(Arc::clone(&self.graph), &weights).unwrap()
     }
 
     /// One-hot rows divided by the batch: the mean of the cross-entropies.
@@ -82,7 +94,7 @@ impl Golden {
 
     /// `got` against torchvision: within `bound` of its f32 result, its f64 result or what lies between.
     fn close(&self, what: &str, got: f64, want: &Value, exact: &Value, bound: f64) {
-        let (want, exact) = (want.as_f64().unwrap(), exact.as_f64().unwrap());
+        let (want, exact, bound) = (want.as_f64().unwrap(), exact.as_f64().unwrap(), self.scale * bound);
         let off = (want.min(exact) - got).max(got - want.max(exact)).max(0.0);
         assert!(
             off <= bound,
@@ -135,24 +147,26 @@ impl Golden {
         assert_eq!(seen, all.len(), "{what}: not every name was found");
     }
 
-    fn evaluation_and_gradients(&self, options: Options) {
-        self.evaluation_and_gradients_on("cpu", options);
-    }
-
-    fn evaluation_and_gradients_on(&self, device: &str, options: Options) {
-        let mut session = self.open(device);
+    /// Logits in evaluation, the loss of a step of training and the running statistics after it; the session after that.
+    pub(crate) fn evaluation(&self, options: Options) -> Box<dyn Session> {
+        let mut session = self.open();
         session.begin(self.phase(|_| true, options)).unwrap();
         self.logits("eval_logits", &session.infer(self.n, Images::Array(&self.batch)).unwrap(), 1e-4);
         let loss = self.step(&mut *session);
         self.loss("train_loss", loss, &self.json["train_loss"], &self.exact["train_loss"], 1e-4);
-        let grads = session.grads().unwrap();
-        self.summaries("grads", grads.iter().map(|(n, t)| (n.as_str(), t.data())), 1e-3);
         let params = session.params().unwrap();
         self.summaries("running", params.iter().map(|(n, t)| (n, t.data())), 1e-4);
+        session
     }
 
-    fn three_stages(&self, head: &str, last: &[&str]) {
-        let mut session = self.open("cpu");
+    pub(crate) fn evaluation_and_gradients(&self, options: Options) {
+        let session = self.evaluation(options);
+        let grads = session.grads().unwrap();
+        self.summaries("grads", grads.iter().map(|(n, t)| (n.as_str(), t.data())), 1e-3);
+    }
+
+    pub(crate) fn three_stages(&self, head: &str, last: &[&str]) {
+        let mut session = self.open();
         let lr = self.json["staged_lr"].as_f64().unwrap() as f32;
         let is_head = |name: &str| name.starts_with(head);
         let is_last = |name: &str| last.iter().any(|p| name.starts_with(p)) && !is_head(name);
@@ -206,8 +220,9 @@ fn resnet18() {
 
 #[test]
 fn resnet50() {
+    let exact = Device::from_name("cpu,exact").unwrap();
+    Golden::on(exact.into(), 1.0, "resnet50").evaluation_and_gradients(Options::default());
     let golden = Golden::load("resnet50");
-    golden.evaluation_and_gradients_on("cpu,exact", Options::default());
     golden.three_stages("fc.", &["layer4."]);
 }
 
@@ -216,6 +231,7 @@ fn mobilenet_v2() {
     let golden = Golden::load("mobilenet_v2");
     golden.evaluation_and_gradients(Options::default());
     golden.evaluation_and_gradients(Options::raw());
+    Golden::load("mobilenet_v2-other").evaluation_and_gradients(Options::default());
     let last = ["features.14", "features.15", "features.16", "features.17", "features.18"];
     golden.three_stages("classifier.", &last);
 }

@@ -9,3 +9,5 @@ mod names;
 mod published;
 mod recipes;
 mod resume;
+#[cfg(feature = "wgpu")]
+mod wgpu;

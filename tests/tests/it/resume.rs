@@ -7,7 +7,7 @@ use defrost::train::{Ending, Event, Options, Outcome};
 use defrost::{FineTune, Start};
 
 /// A short two-stage run with augmentation and dropout on a few emoji.
-fn fine_tune(data: &Path, folder: &Path, threads: usize) -> FineTune {
+pub(crate) fn fine_tune(data: &Path, folder: &Path, threads: usize) -> FineTune {
     let mut run = FineTune::on(data).device(format!("cpu:{threads}")).into_folder(folder);
     for (key, value) in [
         ("data.image_size", "32"),
@@ -34,20 +34,25 @@ fn train(run: FineTune, start: Start, stop_at: Option<usize>) -> Outcome {
     run.prepare().unwrap().train(start, options).unwrap()
 }
 
-#[test]
-fn stopped_in_either_phase_a_run_resumes_to_the_same_bits() {
-    let temp = tempfile::tempdir().unwrap();
+/// Eight emoji of each of three classes in `folder`.
+pub(crate) fn emoji(folder: &Path) {
     let emoji = Path::new(env!("CARGO_MANIFEST_DIR")).join("../datasets/emoji/val");
-    let data = temp.path().join("data");
     for class in ["bird", "face", "tool"] {
-        std::fs::create_dir_all(data.join(class)).unwrap();
+        std::fs::create_dir_all(folder.join(class)).unwrap();
         let mut files: Vec<_> =
             std::fs::read_dir(emoji.join(class)).unwrap().map(|e| e.unwrap().path()).collect();
         files.sort();
         for file in files.iter().take(8) {
-            std::fs::copy(file, data.join(class).join(file.file_name().unwrap())).unwrap();
+            std::fs::copy(file, folder.join(class).join(file.file_name().unwrap())).unwrap();
         }
     }
+}
+
+#[test]
+fn stopped_in_either_phase_a_run_resumes_to_the_same_bits() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    emoji(&data);
     let whole = temp.path().join("whole");
     train(fine_tune(&data, &whole, 1), Start::Fresh, None);
     let weights = |run: &Path| std::fs::read(run.join("checkpoints/last.safetensors")).unwrap();

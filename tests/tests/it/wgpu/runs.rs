@@ -1,0 +1,76 @@
+//! Whole runs on both backends.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use defrost::train::{Ending, Event, Options};
+use defrost::wgpu::{WgpuEngine, testing};
+use defrost::{Start, Trained};
+
+use crate::resume::{emoji, fine_tune};
+
+/// How far the losses of a run's first epoch on two backends may lie apart, relative to 1 + the loss (`docs/wgpu.md`).
+const BOUND: f64 = 1e-3;
+
+/// Trains into `folder`, on the GPU or on the CPU; with `stop_at`, stops after so many steps. The losses of all steps.
+fn train(data: &Path, folder: &Path, gpu: bool, start: Start, stop_at: Option<usize>) -> Vec<f64> {
+    let mut prepared = fine_tune(data, folder, 2).prepare().unwrap();
+    if gpu {
+        let kernels = testing::shared().expect("asked for before");
+        prepared.engine = Box::new(WgpuEngine::with_kernels(kernels));
+    }
+    let (stop, mut losses) = (AtomicBool::new(false), Vec::new());
+    let on_event = Box::new(|event: &Event| {
+        if let Event::Step(step) = event {
+            losses.push(step.loss);
+            stop.fetch_or(Some(losses.len()) == stop_at, Ordering::Relaxed);
+        }
+    });
+    let outcome =
+        prepared.train(start, Options { stop: Some(&stop), on_event, ..Options::default() }).unwrap();
+    assert_eq!(matches!(outcome.ending, Ending::Stopped(_)), stop_at.is_some());
+    losses
+}
+
+fn agree(what: &str, cpu: &[f64], gpu: &[f64], bound: f64) {
+    assert_eq!(cpu.len(), gpu.len(), "{what}");
+    for (i, (cpu, gpu)) in cpu.iter().zip(gpu).enumerate() {
+        assert!(
+            (cpu - gpu).abs() <= bound * (1.0 + cpu),
+            "{what}: step {i} has a loss of {cpu} on the CPU and of {gpu} on the GPU"
+        );
+    }
+}
+
+#[test]
+fn the_same_recipe_and_seed_agree_and_checkpoints_move_both_ways() {
+    if testing::shared().is_none() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let at = |name: &str| temp.path().join(name);
+    let data = at("data");
+    emoji(&data);
+    let cpu = train(&data, &at("cpu"), false, Start::Fresh, None);
+    let gpu = train(&data, &at("gpu"), true, Start::Fresh, None);
+    // An epoch of the head alone, then two of more: a third of the steps each.
+    let epoch = cpu.len() / 3;
+    let apart = |(a, b): (&f64, &f64)| (a - b).abs() / (1.0 + a);
+    eprintln!("losses are apart by at most {:.1e}", cpu.iter().zip(&gpu).map(apart).fold(0.0, f64::max));
+    agree("first epoch", &cpu[..epoch], &gpu[..epoch], BOUND);
+
+    let predict = |name: &str| {
+        let picture = std::fs::read_dir(data.join("bird")).unwrap().next().unwrap().unwrap().path();
+        Trained::open(&at(name)).unwrap().predict(&[picture]).unwrap()[0].logits.clone()
+    };
+    // What follows a move is as far off as what follows none.
+    let stop = epoch + 2;
+    for (name, gpu_first) in [("to-gpu", false), ("to-cpu", true)] {
+        let folder = at(name);
+        train(&data, &folder, gpu_first, Start::Fresh, Some(stop));
+        let rest = train(&data, &folder, !gpu_first, Start::Resume, None);
+        agree(name, &cpu[stop..stop + 2], &rest[..2], 10.0 * BOUND);
+        let (want, got) = (predict("cpu"), predict(name));
+        assert!(want.iter().zip(&got).all(|(a, b)| (a - b).abs() < 0.2), "{name}: {want:?} {got:?}");
+    }
+}
