@@ -146,7 +146,7 @@ pub(crate) struct Recipe {
 #[derive(Args, Debug)]
 pub(crate) struct Device {
     /// The device, see `defrost devices`: cpu, or wgpu, wgpu:INDEX, wgpu:NAME for a GPU
-    #[arg(long, alias = "backend", default_value = "cpu", value_name = "NAME")]
+    #[arg(long, visible_alias = "backend", default_value = "cpu", value_name = "NAME")]
     pub(crate) device: String,
     /// Compute threads; they change the time, never a bit of the result
     #[arg(long, value_name = "N")]

@@ -11,7 +11,7 @@ pub struct Device;
 #[non_exhaustive]
 pub enum DeviceError {
     /// No such name.
-    #[error("no device `{name}` in this build; it has {}{}", Device::names().join(", "), hint(name))]
+    #[error("no device `{name}` in this build; it has {}{}", Device::names().join(", "), hint(name, cfg!(feature = "wgpu")))]
     Unknown {
         /// The name asked for.
         name: String,
@@ -34,8 +34,8 @@ impl DeviceError {
 }
 
 /// What to do about a name that another build has.
-fn hint(name: &str) -> &'static str {
-    match cfg!(feature = "wgpu") {
+fn hint(name: &str, wgpu: bool) -> &'static str {
+    match wgpu {
         false if name.starts_with("wgpu") => ": build with `--features wgpu`",
         _ => "",
     }
@@ -110,10 +110,14 @@ mod tests {
         assert!(device.starts_with("cpu (1 thread, ") && device.ends_with(", exact)"), "{device}");
     }
 
-    #[cfg(not(feature = "wgpu"))]
     #[test]
     fn a_build_without_gpus_says_how_to_get_them() {
-        let error = Device::from_name("wgpu:0").err().unwrap();
-        assert!(error.to_string().ends_with("build with `--features wgpu`"), "{error}");
+        assert!(hint("wgpu:0", false).ends_with("build with `--features wgpu`"));
+        assert_eq!((hint("wgpu:0", true), hint("tpu", false)), ("", ""));
+        #[cfg(not(feature = "wgpu"))]
+        {
+            let error = Device::from_name("wgpu:0").err().unwrap();
+            assert!(error.to_string().ends_with("build with `--features wgpu`"), "{error}");
+        }
     }
 }
