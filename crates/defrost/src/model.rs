@@ -225,6 +225,7 @@ fn spec(arch: Arch, recipe: &Recipe, classes: usize) -> ModelSpec {
         .with_image_size(recipe.data.image_size)
         .with_in_channels(recipe.model.in_channels)
         .with_width(recipe.model.width as f32)
+        .with_norm_momentum(recipe.model.norm_momentum as f32)
         .with_head(head(&recipe.model.head))
 }
 

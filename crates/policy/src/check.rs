@@ -61,6 +61,13 @@ impl Recipe {
         let model = &self.model;
         rule(positive(model.width), "model.width", model.width, POSITIVE)?;
         rule(model.in_channels >= 1, "model.in_channels", model.in_channels, COUNT)?;
+        let momentum = model.norm_momentum;
+        rule(
+            part_or_all(momentum) && momentum > 0.0,
+            "model.norm_momentum",
+            momentum,
+            "it must lie above 0 and at most at 1",
+        )?;
         let head = &model.head;
         if let Some(dropout) = head.dropout {
             rule(part(dropout), "model.head.dropout", dropout, PART)?;

@@ -20,6 +20,10 @@ pub struct Model {
     pub width: f64,
     /// Channels of the input images.
     pub in_channels: usize,
+    /// How much a new batch counts in the running statistics of batch norm, in (0, 1] (PyTorch's convention; Keras' `momentum` is
+    /// one minus this). 0.1, as torchvision and fastai train, whatever the weights were trained with: at the 0.01 and 0.001 of
+    /// Keras' networks the statistics of a short fine-tuning stay behind the weights, and evaluation suffers.
+    pub norm_momentum: f64,
     /// What replaces the classifier of the published network.
     pub head: Head,
     /// Whether the classifier that the weights come with is kept; then it must be for the classes of the data. Else it is
@@ -47,6 +51,7 @@ impl Default for Model {
             weights: Weights::default(),
             width: 1.0,
             in_channels: 3,
+            norm_momentum: 0.1,
             head: Head::default(),
             keep_head: false,
             strict: false,

@@ -8,6 +8,7 @@ pub(crate) struct Net {
     builder: GraphBuilder,
     at: NodeId,
     dropouts: u32,
+    norm_momentum: Option<f32>,
 }
 
 /// How a dense layer starts.
@@ -22,8 +23,9 @@ pub(crate) enum LinearInit {
 }
 
 impl Net {
-    pub(crate) fn new(name: &str, input: Shape4) -> Self {
-        Self { builder: GraphBuilder::new(name, input), at: Graph::INPUT, dropouts: 0 }
+    /// With `norm_momentum`, every batch norm has it in place of its own.
+    pub(crate) fn new(name: &str, input: Shape4, norm_momentum: Option<f32>) -> Self {
+        Self { builder: GraphBuilder::new(name, input), at: Graph::INPUT, dropouts: 0, norm_momentum }
     }
 
     pub(crate) fn finish(self) -> Graph {
@@ -85,6 +87,7 @@ impl Net {
         desc: NormDesc,
         shift: f32,
     ) -> Result<(), GraphError> {
+        let desc = NormDesc { momentum: self.norm_momentum.unwrap_or(desc.momentum), ..desc };
         let mut param = |leaf: &str, kind, value| {
             self.builder.param(format!("{name}.{leaf}"), [desc.channels], kind, Init::Constant(value))
         };

@@ -82,6 +82,10 @@ pub struct ModelSpec {
     pub width: f32,
     /// Whose arithmetic the network follows.
     pub geometry: Geometry,
+    /// How much a new batch counts in the running statistics of batch norm, in (0, 1]; where absent, as the geometry's framework
+    /// has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm_momentum: Option<f32>,
     /// The classifier.
     pub head: Head,
     /// How the classifier's last layer starts.
@@ -106,6 +110,7 @@ impl ModelSpec {
             image_size: [224; 2],
             width: 1.0,
             geometry: arch.default_geometry(),
+            norm_momentum: None,
             head: Head::Original,
             head_init: HeadInit::Published,
         }
@@ -124,6 +129,11 @@ impl ModelSpec {
     /// The same in another framework's arithmetic.
     pub fn with_geometry(self, geometry: Geometry) -> Self {
         Self { geometry, ..self }
+    }
+
+    /// The same with another momentum of the running statistics of batch norm.
+    pub fn with_norm_momentum(self, momentum: f32) -> Self {
+        Self { norm_momentum: Some(momentum), ..self }
     }
 
     /// The same with another classifier.
@@ -148,7 +158,7 @@ impl ModelSpec {
     pub fn build(&self) -> Result<Graph, ZooError> {
         self.check()?;
         let input = Shape4::new(1, self.in_channels, self.image_size[0], self.image_size[1]);
-        let mut net = Net::new(self.arch.name(), input);
+        let mut net = Net::new(self.arch.name(), input, self.norm_momentum);
         match self.arch {
             Arch::EfficientnetLite0 => efficientnet_lite0::build(self, &mut net)?,
             Arch::MobilenetV2 => mobilenet_v2::build(self, &mut net)?,
@@ -173,6 +183,12 @@ impl ModelSpec {
         if !(0.05..=16.0).contains(&width) {
             let (what, rule) = ("the width multiplier", "between 0.05 and 16");
             return Err(ZooError::OutOfRange { what, rule, got: width.to_string() });
+        }
+        if let Some(momentum) = self.norm_momentum
+            && !(momentum > 0.0 && momentum <= 1.0)
+        {
+            let (what, rule) = ("the momentum of batch norm", "above 0 and at most 1");
+            return Err(ZooError::OutOfRange { what, rule, got: momentum.to_string() });
         }
         if !arch.has_geometry(geometry) {
             return Err(ZooError::NoGeometry { arch, geometry });

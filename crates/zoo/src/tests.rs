@@ -223,7 +223,8 @@ fn widths_scale_mobilenet_alone() {
 fn keras_geometry_pads_below_and_right_and_strides_first() {
     use defrost_tensor::{Padding, RunningVariance};
     let spec = ModelSpec::new(Arch::MobilenetV2, 1000).with_geometry(Geometry::Keras);
-    let graph = spec.with_image_size(160).build().unwrap();
+    let spec = spec.with_image_size(160);
+    let graph = spec.build().unwrap();
     assert_eq!(node_shape(&graph, "features.18.2"), [1280, 5, 5]);
     let debug = |graph: &Graph, name: &str| {
         format!("{:?}", graph.nodes().iter().find(|n| n.name == name).unwrap().op)
@@ -233,6 +234,8 @@ fn keras_geometry_pads_below_and_right_and_strides_first() {
     assert!(debug(&graph, "features.2.conv.1.0").contains(&same));
     assert!(!debug(&graph, "features.3.conv.1.0").contains(&same));
     assert!(graph.nodes().iter().filter_map(|n| n.op.norm()).all(|n| n.eps == 1e-3 && n.momentum == 0.001));
+    let graph = spec.with_norm_momentum(0.1).build().unwrap();
+    assert!(graph.nodes().iter().filter_map(|n| n.op.norm()).all(|n| n.eps == 1e-3 && n.momentum == 0.1));
 
     let graph = ModelSpec::new(Arch::Resnet50, 1000).with_geometry(Geometry::Keras).build().unwrap();
     assert_eq!(node_shape(&graph, "layer2.0.conv1"), [128, 28, 28]);

@@ -243,6 +243,18 @@ fn short_forms_stand_for_tables() {
 }
 
 #[test]
+fn the_momentum_of_running_statistics_is_a_share() {
+    let mut r = Recipe::named("full").unwrap();
+    for good in ["0.001", "1.0"] {
+        r.set("model.norm_momentum", good).unwrap();
+    }
+    for bad in ["0.0", "-0.1", "1.5"] {
+        let error = r.set("model.norm_momentum", bad).unwrap_err().to_string();
+        assert!(error.contains("model.norm_momentum") && error.contains("above 0"), "{error}");
+    }
+}
+
+#[test]
 fn one_value_is_set_by_its_path() {
     let mut r = Recipe::named("two-stage").unwrap();
     r.set("phase.2.lr", "1e-4").unwrap();
