@@ -8,8 +8,13 @@ use crate::root;
 
 /// Runs `defrost-bench` with `arguments`.
 pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
-    cargo(&["build", "--release", "--quiet", "-p", "defrost-cli", "-p", "defrost-bench"], &[])?;
-    cargo(&["run", "--release", "--quiet", "-p", "defrost-bench", "--"], arguments)
+    let gpu = arguments.windows(2).any(|pair| pair[0] == "--backend" && pair[1].starts_with("wgpu"));
+    let [both, bench] = match gpu {
+        true => ["--features=defrost-cli/wgpu,defrost-bench/wgpu", "--features=wgpu"],
+        false => ["--features=", "--features="],
+    };
+    cargo(&["build", "--release", "--quiet", "-p", "defrost-cli", "-p", "defrost-bench", both], &[])?;
+    cargo(&["run", "--release", "--quiet", "-p", "defrost-bench", bench, "--"], arguments)
 }
 
 fn cargo(words: &[&str], more: &[&str]) -> anyhow::Result<()> {

@@ -7,14 +7,16 @@ use anyhow::{Context, bail};
 
 use crate::{fetch, root, tidy};
 
-/// The program leaves the GPU backend out by default; the backend's own tests are among the workspace's.
-const GPU: &str = "--features=defrost-cli/wgpu";
+/// The GPU backend is left out by default, but tested.
+const GPU: &str = "--features=defrost-cli/wgpu,defrost-tests/wgpu,defrost-bench/wgpu";
 
 /// Each step: what it is called, and the arguments of cargo.
 const STEPS: &[(&str, &[&str])] = &[
     ("format", &["fmt", "--all", "--check"]),
     ("lints", &["clippy", "--workspace", "--all-targets", GPU, "--quiet", "--", "--deny", "warnings"]),
-    ("tests", &["test", "--workspace", "--quiet"]),
+    // Without the GPU backend, as it is installed.
+    ("lints", &["clippy", "--package", "defrost-cli", "--quiet", "--", "--deny", "warnings"]),
+    ("tests", &["test", "--workspace", GPU, "--quiet"]),
     ("docs", &["doc", "--workspace", "--no-deps", "--quiet"]),
 ];
 

@@ -6,6 +6,8 @@
 
 mod check;
 mod compare;
+#[cfg(feature = "wgpu")]
+mod gpu;
 mod job;
 mod kernels;
 mod layers;
@@ -55,6 +57,9 @@ enum What {
     Start(start::Start),
     /// Seconds an epoch and memory from 1,000 to 20,000 pictures; two threads against one
     Scale(scale::Scale),
+    /// A GPU beside the CPU: images a second, where the time of a step goes, and what a roofline allows
+    #[cfg(feature = "wgpu")]
+    Gpu(gpu::Gpu),
     /// Prints the tables of docs/performance.md from a file of --json
     Tables {
         /// The file
@@ -64,6 +69,9 @@ enum What {
 
 /// What runs where nothing is asked for.
 const ALL: [&str; 6] = ["kernels", "rows", "loading", "job", "start", "scale"];
+
+/// What runs on a backend of GPUs where nothing is asked for.
+const GPU: [&str; 1] = ["gpu"];
 
 /// What all benchmarks share.
 #[derive(Args, Clone, Debug)]
@@ -137,6 +145,7 @@ fn main() -> anyhow::Result<()> {
     }
     let commands: Vec<What> = match what {
         Some(what) => vec![what],
+        None if common.backend.starts_with("wgpu") => GPU.into_iter().filter_map(again).collect(),
         None => ALL.into_iter().filter_map(again).collect(),
     };
     let mut found = Map::new();
@@ -149,6 +158,8 @@ fn main() -> anyhow::Result<()> {
             What::Loading(loading) => ("loading", loading.run(&common)?),
             What::Job(job) => ("job", job.run(&common)?),
             What::Start(start) => ("start", start.run(&common)?),
+            #[cfg(feature = "wgpu")]
+            What::Gpu(gpu) => ("gpu", gpu.run(&common)?),
             What::Scale(scale) => ("scale", scale.run(&common)?),
         };
         found.insert(name.to_owned(), rows.into());

@@ -33,11 +33,12 @@ impl Steps {
         } else {
             self.modes.clone()
         };
+        let engine = engine(common)?;
         let mut rows = Vec::new();
         for net in nets(common) {
             let n = batch(common, &net);
             for mode in &modes {
-                let mut bench = Step::new(common, &net, mode, n)?;
+                let mut bench = Step::new(&*engine, common, &net, mode, n)?;
                 let mut times = Vec::new();
                 bench.run()?;
                 bench.run()?;
@@ -79,11 +80,17 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    pub(crate) fn new(common: &Common, net: &str, mode: &str, n: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        engine: &dyn Engine,
+        common: &Common,
+        net: &str,
+        mode: &str,
+        n: usize,
+    ) -> anyhow::Result<Self> {
         let graph = graph(net, common.size)?;
         let params = ParamStore::init(&graph, 1);
-        let mut session = engine(common)?.open(graph.clone(), &params)?;
-        let mask = ParamMask::of(&graph, |id| trains(&graph, net, mode, &graph.param(id).name));
+        let mut session = engine.open(graph.clone(), &params)?;
+        let mask = trained(&graph, net, mode);
         let infer = mode == "infer";
         let rates = mask.iter().map(|param| Rate { param, lr: 1e-4, weight_decay: 0.0 }).collect();
         if !infer {
@@ -122,13 +129,25 @@ impl Step {
 /// The device that is asked for.
 fn engine(common: &Common) -> anyhow::Result<Box<dyn Engine>> {
     match common.backend.as_str() {
-        "cpu" => Ok(Box::new(CpuEngine::new(Some(common.threads)))),
-        other => anyhow::bail!("--backend {other}: steps are measured on cpu only"),
+        "cpu" => Ok(Box::new(cpu(common))),
+        #[cfg(feature = "wgpu")]
+        name if name.starts_with("wgpu") => Ok(Box::new(crate::gpu::engine(common, false)?)),
+        other => anyhow::bail!("--backend {other} is not in this build"),
     }
 }
 
+/// The CPU, for what is compared with it too.
+pub(crate) fn cpu(common: &Common) -> CpuEngine {
+    CpuEngine::new(Some(common.threads))
+}
+
+/// What trains in a mode.
+pub(crate) fn trained(graph: &Graph, net: &str, mode: &str) -> ParamMask {
+    ParamMask::of(graph, |id| trains(net, mode, &graph.param(id).name))
+}
+
 /// Whether `param` trains: as in the rivals' scripts.
-fn trains(graph: &Graph, net: &str, mode: &str, param: &str) -> bool {
+fn trains(net: &str, mode: &str, param: &str) -> bool {
     let head = ["fc.", "classifier."].iter().any(|p| param.starts_with(p));
     let last = match net {
         "mobilenet_v2" => {
@@ -138,7 +157,6 @@ fn trains(graph: &Graph, net: &str, mode: &str, param: &str) -> bool {
         "vgg16" => ["features.24.", "features.26.", "features.28."].iter().any(|p| param.starts_with(p)),
         _ => param.starts_with("layer4."),
     };
-    let _ = graph;
     match mode {
         "all" => true,
         "stage" => head || last,
