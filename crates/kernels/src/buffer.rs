@@ -46,6 +46,23 @@ impl AlignedBuf {
     }
 }
 
+/// A vector of `len` zeros on huge pages where it is large, or `None` where the system has no room for it: for libraries whose
+/// buffers are vectors.
+pub fn zeroed_vec(len: usize) -> Option<Vec<f32>> {
+    let mut vec = Vec::<f32>::new();
+    vec.try_reserve_exact(len).ok()?;
+    let size = len * size_of::<f32>();
+    // Advice is for whole pages.
+    let skip = vec.as_ptr().addr().next_multiple_of(HUGE) - vec.as_ptr().addr();
+    if let Some(rest) = size.checked_sub(skip).filter(|&rest| rest >= HUGE) {
+        // SAFETY: within the allocation.
+        let start = unsafe { NonNull::from(vec.spare_capacity_mut()).cast::<u8>().add(skip) };
+        advise_huge(start, rest / HUGE * HUGE);
+    }
+    vec.resize(len, 0.0);
+    Some(vec)
+}
+
 /// A huge page. Buffers of two or more start on one: activations are walked with large strides, and small pages would
 /// cost a miss of the address cache every few rows.
 const HUGE: usize = 2 << 20;
@@ -89,7 +106,15 @@ impl DerefMut for AlignedBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::AlignedBuf;
+    use super::{AlignedBuf, HUGE, zeroed_vec};
+
+    #[test]
+    fn a_vector_is_zeroed_or_there_is_no_room() {
+        for len in [0, 5, HUGE] {
+            assert!(zeroed_vec(len).is_some_and(|v| v.len() == len && v.iter().all(|&v| v == 0.0)));
+        }
+        assert!(zeroed_vec(1 << 60).is_none());
+    }
 
     #[test]
     fn is_zeroed_aligned_and_says_when_there_is_no_room() {

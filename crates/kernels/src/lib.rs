@@ -21,6 +21,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod buffer;
+mod call;
 pub mod conv;
 pub mod elementwise;
 pub mod layout;
@@ -39,7 +40,8 @@ mod testing;
 mod threads;
 mod tile;
 
-pub use buffer::AlignedBuf;
+pub use buffer::{AlignedBuf, zeroed_vec};
+pub use call::{NoRoom, SliceKernels};
 pub use simd::Isa;
 pub use threads::Threads;
 
