@@ -39,7 +39,7 @@ fn text(value: &Value) -> String {
 
 fn machine(m: &Value) -> String {
     format!(
-        "Machine: {}, {} of it, {} threads, {}; peak of f32 {} GFLOP/s on one thread, {} on all. defrost {}, {}.\n",
+        "Machine: {}, {}, {} threads, {}; peak of f32 {} GFLOP/s on one thread, {} on all. defrost {}, {}.\n",
         text(&m["cpu"]),
         text(&m["isa"]),
         m["threads"],
@@ -208,7 +208,7 @@ mod tests {
         });
         let text = all(&file);
         assert!(
-            text.starts_with("Machine: a cpu, AVX-512 of it, 2 threads, 2026-11-21; peak of f32 115 GFLOP/s"),
+            text.starts_with("Machine: a cpu, AVX-512, 2 threads, 2026-11-21; peak of f32 115 GFLOP/s"),
             "{text}"
         );
         assert!(
