@@ -324,6 +324,9 @@ pub(crate) struct Predict {
     /// Height and width of the network's input with --weights
     #[arg(long, value_name = "PIXELS", requires = "weights")]
     pub(crate) image_size: Option<usize>,
+    /// How pictures are prepared, where the file does not say it: torch, torch_v2, timm, tf, caffe, inception or lite
+    #[arg(long, value_name = "FAMILY", requires = "weights")]
+    pub(crate) preprocess: Option<String>,
     /// Keep the classifier of --weights: predict always does, and the file's class count is the network's
     #[arg(long, requires = "weights")]
     pub(crate) keep_head: bool,
@@ -370,6 +373,9 @@ pub(crate) struct Convert {
     /// How numbers are stored (not .npz): f32, f16 or bf16
     #[arg(long, default_value = "f32", value_name = "TYPE")]
     pub(crate) precision: String,
+    /// How pictures are prepared, where the file does not say it: torch, torch_v2, timm, tf, caffe, inception or lite
+    #[arg(long, value_name = "FAMILY")]
+    pub(crate) preprocess: Option<String>,
     /// Turn the filters of all convolutions: for networks of Lasagne made with `flip_filters=True`
     #[arg(long)]
     pub(crate) flip_filters: bool,
@@ -449,6 +455,9 @@ pub(crate) struct Export {
     /// Height and width of the network's input with --weights
     #[arg(long, value_name = "PIXELS", requires = "weights")]
     pub(crate) image_size: Option<usize>,
+    /// How pictures are prepared, where the file does not say it: torch, torch_v2, timm, tf, caffe, inception or lite
+    #[arg(long, value_name = "FAMILY", requires = "weights")]
+    pub(crate) preprocess: Option<String>,
 }
 
 /// What `export` writes.

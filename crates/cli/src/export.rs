@@ -13,6 +13,7 @@ use defrost::{Error, Trained};
 
 use crate::args::ExportFormat;
 use crate::format::bytes;
+use crate::predict::prepared_as;
 use crate::{Usage, args};
 
 pub(crate) fn run(args: &args::Export) -> anyhow::Result<ExitCode> {
@@ -68,7 +69,7 @@ fn format(args: &args::Export) -> anyhow::Result<ExportFormat> {
 
 fn output(args: &args::Export, trained: &Trained) -> anyhow::Result<Output> {
     if !args.probabilities {
-        return Ok(Output::Logits);
+        return Ok(trained.outputs());
     }
     let none = || Usage::new("this network answers with numbers, not with probabilities");
     Ok(trained.probabilities().ok_or_else(none)?)
@@ -84,7 +85,8 @@ fn open(args: &args::Export) -> anyhow::Result<(Trained, PathBuf)> {
     if let Some(arch) = arch {
         crate::pull::for_weights(arch, path)?;
     }
-    Ok((Trained::from_weights(path, arch, args.image_size)?, Path::new("").into()))
+    let trained = Trained::from_weights(path, arch, args.image_size)?;
+    Ok((prepared_as(trained, args.preprocess.as_deref())?, Path::new("").into()))
 }
 
 /// How numbers are stored in a weight file.

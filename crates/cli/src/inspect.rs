@@ -41,6 +41,9 @@ pub(crate) fn inspect(args: &args::Inspect) -> anyhow::Result<ExitCode> {
         writeln!(out, "  fits        {}", fit.words())?;
     }
     writeln!(out, "  pictures    {}", pictures(fit.preprocess()))?;
+    if fit.is_assumed() {
+        writeln!(out, "              {}", assumed("convert, predict and export: --preprocess "))?;
+    }
     writeln!(out, "  loading     {}\n", fit.report)?;
     for layer in fit.report.layers() {
         writeln!(out, "    {:<16}{}  {}", layer.outcome.words(), layer.layer, layer.tensors.join(" "))?;
@@ -57,6 +60,11 @@ fn verdict(args: &args::Inspect, fit: &Fit) -> ExitCode {
     ExitCode::from(u8::from(!exact))
 }
 
+/// What to say where nothing tells how pictures are prepared; `how` is the way to say it.
+pub(crate) fn assumed(how: &str) -> String {
+    format!("assumed, the file does not say it; {how}{}", Preprocess::FAMILIES.join("|"))
+}
+
 /// How pictures are prepared, in words.
 pub(crate) fn pictures(p: &Preprocess) -> String {
     let numbers = |values: &[f64]| values.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(" ");
@@ -66,7 +74,12 @@ pub(crate) fn pictures(p: &Preprocess) -> String {
     };
     let rule = if p.interpolation == Interpolation::Bicubic { "bicubic" } else { "bilinear" };
     let order = if p.reversed { "BGR" } else { "RGB" };
-    format!("{size} ({rule}), {order} in 0…1, mean {}, deviation {}", numbers(&p.mean), numbers(&p.std))
+    let deviation = numbers(&p.std);
+    let mean = match &p.mean_image {
+        Some(image) => format!("mean image {}×{}", image.shape()[1], image.shape()[2]),
+        None => format!("mean {}", numbers(&p.mean)),
+    };
+    format!("{size} ({rule}), {order} in 0…1, {mean}, deviation {deviation}")
 }
 
 fn as_json(about: &Inspection) -> serde_json::Value {
@@ -85,7 +98,7 @@ fn as_json(about: &Inspection) -> serde_json::Value {
             serde_json::json!({
                 "model": fit.spec.arch.name(), "width": fit.spec.width, "geometry": fit.spec.geometry.name(),
                 "classes": fit.has_head.then_some(fit.spec.classes), "head": fit.spec.head.to_string(),
-                "names": fit.naming().to_string(), "preprocess": fit.preprocess(), "layers": layers,
+                "names": fit.naming().to_string(), "preprocess": fit.preprocess(), "assumed": fit.is_assumed(), "layers": layers,
             })
         })
         .collect();
@@ -113,7 +126,7 @@ pub(crate) fn convert(args: &args::Convert) -> anyhow::Result<ExitCode> {
     if extension == "npz" && precision != Precision::F32 {
         return Err(Usage::new("an .npz file holds f32 here: leave --precision out").into());
     }
-    let (mut tensors, words) = renamed(&input)?;
+    let (mut tensors, words) = renamed(&input, args.preprocess.as_deref())?;
     if args.flip_filters {
         let metadata = std::mem::take(&mut tensors.metadata);
         tensors = tensors.into_iter().map(|(name, tensor)| (name, lasagne::flip_filters(tensor))).collect();
@@ -129,12 +142,25 @@ pub(crate) fn convert(args: &args::Convert) -> anyhow::Result<ExitCode> {
 }
 
 /// The file's tensors under the zoo's names with what belongs to them as metadata, or as they are where no network fits.
-fn renamed(input: &Path) -> anyhow::Result<(NamedTensors, String)> {
+fn renamed(input: &Path, preprocess: Option<&str>) -> anyhow::Result<(NamedTensors, String)> {
     let mut about = defrost::inspect(input)?;
     let ours = about.metadata.contains_key("spec");
     let words = about.fits.first().map_or("fits no network, the file's own names".to_owned(), Fit::words);
-    if ours || about.fits.is_empty() {
-        return Ok((defrost::weights::read(input).map_err(Error::from)?, words));
+    let fit = (!about.fits.is_empty()).then(|| about.fits.swap_remove(0));
+    let fit = match (fit, preprocess) {
+        (Some(fit), Some(family)) => Some(fit.with_preprocess(family)?),
+        (None, Some(_)) => return Err(Usage::new("--preprocess: the file fits no network").into()),
+        (fit, None) => fit,
+    };
+    match fit {
+        Some(fit) if !ours => Ok((fit.into_tensors(), words)),
+        fit => {
+            let mut tensors = defrost::weights::read(input).map_err(Error::from)?;
+            if let (Some(fit), Some(_)) = (fit, preprocess) {
+                let text = serde_json::to_string(fit.preprocess())?;
+                tensors.metadata.insert("preprocess".into(), text);
+            }
+            Ok((tensors, words))
+        }
     }
-    Ok((about.fits.swap_remove(0).into_tensors(), words))
 }

@@ -128,7 +128,8 @@ fn open(args: &args::Predict) -> anyhow::Result<(Trained, &[PathBuf])> {
             if let Some(arch) = arch {
                 crate::pull::for_weights(arch, path)?;
             }
-            (Trained::from_weights(path, arch, args.image_size)?, args.inputs.as_slice())
+            let trained = Trained::from_weights(path, arch, args.image_size)?;
+            (prepared_as(trained, args.preprocess.as_deref())?, args.inputs.as_slice())
         }
         None => {
             let (run, inputs) =
@@ -142,6 +143,14 @@ fn open(args: &args::Predict) -> anyhow::Result<(Trained, &[PathBuf])> {
         }
     };
     Ok((with_views(trained.on(&args.device.name())?, args.tta.as_deref())?, inputs))
+}
+
+/// The network with pictures prepared as `--preprocess` says.
+pub(crate) fn prepared_as(trained: Trained, family: Option<&str>) -> Result<Trained, Error> {
+    match family {
+        Some(family) => trained.prepared_as(family),
+        None => Ok(trained),
+    }
 }
 
 /// The network with the views that `--tta` asks for.

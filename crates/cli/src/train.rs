@@ -208,6 +208,9 @@ fn introduce(prepared: &Prepared) -> anyhow::Result<()> {
         }
     }
     writeln!(out, "  pictures    {}", crate::inspect::pictures(&model.preprocess))?;
+    if model.assumed {
+        writeln!(out, "              {}", crate::inspect::assumed("--set model.preprocess="))?;
+    }
     writeln!(out, "  device      {}", prepared.engine.device())?;
     writeln!(out, "  recipe      {}: {}", recipe.name, recipe.about)?;
     for (i, phase) in prepared.phases.iter().enumerate() {

@@ -108,7 +108,7 @@ pub enum Error {
         want: usize,
     },
     /// A family of preprocessing that there is not.
-    #[error("`model.preprocess` is `{name}`; there is {}", defrost_zoo::Preprocess::FAMILIES.join(", "))]
+    #[error("pictures cannot be prepared as `{name}`; there is {}", defrost_zoo::Preprocess::FAMILIES.join(", "))]
     NoFamily {
         /// The name asked for.
         name: String,

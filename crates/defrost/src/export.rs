@@ -6,6 +6,7 @@ use defrost_onnx::{Element, Input, Layout, Options, Output};
 use defrost_policy::Task;
 use defrost_train::About;
 use defrost_weights::Precision;
+use defrost_zoo::MeanImage;
 use serde_json::json;
 
 use crate::{Error, Trained};
@@ -13,7 +14,7 @@ use crate::{Error, Trained};
 pub use defrost_onnx as onnx;
 
 /// How [`Trained::export_onnx`] writes a network.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct OnnxExport {
     /// `None`: whoever runs the file prepares pictures, as its metadata says. Else the file takes pictures of the network's
@@ -42,9 +43,24 @@ impl Trained {
         }
     }
 
-    /// Writes the network as an ONNX file and returns its length in bytes. Its outputs are those of [`Trained::predict`];
-    /// its metadata has `task`, `classes`, `preprocess` and `spec` (the last three JSON), and `scale` where the numbers of a
-    /// regression are `output * std + mean`.
+    /// What [`Trained::predict`] gives that no probability is: numbers in the data's units, [`crate::Value::value`], else
+    /// [`crate::Answer::logits`].
+    pub fn outputs(&self) -> Output {
+        if self.loss.task() != Task::Regression {
+            return Output::Logits;
+        }
+        let columns = self.model.graph.classes();
+        let floats = |values: &[f64]| values.iter().map(|v| *v as f32).collect();
+        match &self.scale {
+            Some(scale) => Output::Values { factor: floats(&scale.std), summand: floats(&scale.mean) },
+            None => Output::Values { factor: vec![1.0; columns], summand: vec![0.0; columns] },
+        }
+    }
+
+    /// Writes the network as an ONNX file and returns its length in bytes. With [`Trained::outputs`] or
+    /// [`Trained::probabilities`] as `what.output` its outputs are those of [`Trained::predict`]. Its metadata has `task`,
+    /// `classes`, `preprocess` and `spec` (the last three JSON), and `scale` where numbers are left to be taken through it
+    /// (`output * std + mean`).
     ///
     /// # Errors
     /// An operation that ONNX does not have, a file that cannot be written.
@@ -53,7 +69,7 @@ impl Trained {
         if let Some((layout, element)) = what.pixels {
             options.input = Input::Pixels { scale: self.pixels(), layout, element };
         }
-        options.output = what.output;
+        options.output = what.output.clone();
         options.fold = what.fold;
         options.metadata = vec![
             ("task".into(), self.loss.task().name().into()),
@@ -61,7 +77,8 @@ impl Trained {
             ("preprocess".into(), self.steps(what.pixels.is_some()).to_string()),
             ("spec".into(), self.model.spec_json()),
         ];
-        options.metadata.extend(self.scale.as_ref().map(|scale| ("scale".into(), json!(scale).to_string())));
+        let scale = self.scale.as_ref().filter(|_| what.output == Output::Logits);
+        options.metadata.extend(scale.map(|scale| ("scale".into(), json!(scale).to_string())));
         Ok(defrost_onnx::write(path, &self.model.graph, &self.model.params, &options)?)
     }
 
@@ -89,7 +106,9 @@ impl Trained {
     fn steps(&self, inside: bool) -> serde_json::Value {
         let (preprocess, spec) = (&self.model.preprocess, &self.model.spec);
         let [height, width] = spec.image_size;
-        let scale = self.pixels();
+        let scale = preprocess.pixel_scale(spec.in_channels);
+        let image = preprocess.mean_image.as_ref().map(|_| self.pixels().shift);
+        let image = image.and_then(|shift| MeanImage::new([spec.in_channels, height, width], shift));
         let channels = match (spec.in_channels, scale.reversed) {
             (1, _) => "L",
             (_, true) => "BGR",
@@ -106,6 +125,8 @@ impl Trained {
             "std": preprocess.std,
             "scale": scale.scale,
             "shift": scale.shift,
+            // Where there is one, in place of `shift`, a summand a pixel: channels, rows, columns; floats in base64.
+            "shift_image": image,
             // Whether the file does all of this but resizing and cropping.
             "inside": inside,
         })

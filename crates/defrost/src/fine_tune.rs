@@ -223,7 +223,7 @@ impl Prepared {
             train: Arc::new(self.splits.train.clone()),
             val: Arc::new(self.splits.val.clone()),
             source: self.source.clone(),
-            pixels: model.preprocess.pixel_scale(recipe.model.in_channels),
+            pixels: model.pixels(),
             eval: model.eval_pipeline(recipe.data.resize.clone()),
             spec: model.spec_json(),
             preprocess: model.preprocess_json(),

@@ -8,7 +8,7 @@ use defrost_zoo::naming::Naming;
 use defrost_zoo::{Arch, Head, HeadLoading, LoadReport, ModelSpec, Preprocess, match_weights};
 
 use crate::Error;
-use crate::model::{Source, from_path, read};
+use crate::model::{Source, family_of, from_path, read};
 
 /// What is known of a weight file.
 #[derive(Clone, Debug)]
@@ -96,6 +96,21 @@ impl Fit {
     /// How pictures are prepared for these weights.
     pub fn preprocess(&self) -> &Preprocess {
         &self.source.preprocess
+    }
+
+    /// Whether nothing says how, and [`Fit::preprocess`] is what is usual for weights of such names.
+    pub fn is_assumed(&self) -> bool {
+        self.source.assumed
+    }
+
+    /// The same for weights for which pictures are prepared by the family of that name.
+    ///
+    /// # Errors
+    /// [`Error::NoFamily`] with those there are.
+    pub fn with_preprocess(mut self, family: &str) -> Result<Self, Error> {
+        self.source.preprocess = family_of(family)?;
+        self.source.assumed = false;
+        Ok(self)
     }
 
     /// The file's tensors under the network's names and in its layouts, with what belongs to them as metadata.

@@ -1,16 +1,19 @@
 //! A network with its weights and what belongs to them, from a recipe, a registry or a file.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use defrost_augment::{Interpolation, Op, Pipeline, Resize};
 use defrost_graph::{Graph, ParamStore};
 use defrost_policy::{HeadKind, Recipe, Weights as From};
-use defrost_weights::NamedTensors;
+use defrost_tensor::PixelScale;
+use defrost_weights::{Format, NamedTensors};
 use defrost_zoo::naming::{self, Naming};
 use defrost_zoo::{
     Arch, Geometry, Head, HeadLoading, LoadOptions, LoadReport, ModelSpec, Preprocess, Weights, keras, timm,
 };
+use sha2::{Digest, Sha256};
 
 use crate::Error;
 
@@ -35,6 +38,8 @@ pub struct Model {
     pub preprocess: Preprocess,
     /// How they were prepared for the weights in the file, where the recipe has them prepared otherwise.
     pub overridden: Option<Preprocess>,
+    /// Whether nothing says how pictures were prepared for these weights: [`Model::preprocess`] is what is usual.
+    pub assumed: bool,
     /// What was loaded, what starts anew; `None` for fresh weights.
     pub report: Option<LoadReport>,
     /// Where the weights are from, in words.
@@ -54,6 +59,8 @@ pub(crate) struct Source {
     pub(crate) head: Option<Head>,
     /// Whether the file itself says how pictures are prepared.
     says_preprocess: bool,
+    /// Whether nothing says it, and other weights with these names are prepared otherwise.
+    pub(crate) assumed: bool,
     /// The names of its classes, where the file has them.
     class_names: Vec<String>,
     words: String,
@@ -87,9 +94,8 @@ impl Model {
         }
         let mut model = Self::build(spec, source, options)?;
         if let Some(family) = &recipe.model.preprocess {
-            let other =
-                Preprocess::from_family(family).ok_or_else(|| Error::NoFamily { name: family.clone() })?;
-            model.overridden = Some(std::mem::replace(&mut model.preprocess, other));
+            let (other, assumed) = (family_of(family)?, model.assumed);
+            model.overridden = Some(model.prepared_as(other)).filter(|_| !assumed);
         }
         Ok(model)
     }
@@ -126,8 +132,7 @@ impl Model {
         let options = LoadOptions::default().with_seed(recipe.seed).with_head(HeadLoading::Required);
         let mut model = Self::build(spec, Some(source), options)?;
         if let Some(family) = &recipe.model.preprocess {
-            model.preprocess =
-                Preprocess::from_family(family).ok_or_else(|| Error::NoFamily { name: family.clone() })?;
+            model.prepared_as(family_of(family)?);
         }
         Ok((model, names))
     }
@@ -174,13 +179,24 @@ impl Model {
         let Some(source) = source else {
             let params = ParamStore::init(&graph, options.seed);
             let (preprocess, source) = (Preprocess::torch(), "none: every weight starts fresh".into());
-            let (graph, overridden, report) = (Arc::new(graph), None, None);
-            return Ok(Self { graph, params, preprocess, overridden, report, source, spec });
+            let (graph, overridden, assumed, report) = (Arc::new(graph), None, false, None);
+            return Ok(Self { graph, params, preprocess, overridden, assumed, report, source, spec });
         };
         let (params, report) = defrost_zoo::load(&graph, source.tensors, &options)?;
-        let (preprocess, source) = (source.preprocess, source.words);
+        let (preprocess, assumed, source) = (source.preprocess, source.assumed, source.words);
         let (graph, overridden, report) = (Arc::new(graph), None, Some(report));
-        Ok(Self { graph, params, preprocess, overridden, report, source, spec })
+        Ok(Self { graph, params, preprocess, overridden, assumed, report, source, spec })
+    }
+
+    /// Has pictures prepared as `preprocess` says from now on, and returns how they were.
+    pub fn prepared_as(&mut self, preprocess: Preprocess) -> Preprocess {
+        self.assumed = false;
+        std::mem::replace(&mut self.preprocess, preprocess)
+    }
+
+    /// What becomes of the pixels of a picture of the network's size.
+    pub fn pixels(&self) -> PixelScale {
+        self.preprocess.input_scale(self.spec.in_channels, self.spec.image_size)
     }
 
     /// The transform for evaluation: `resize` where given, else what belongs to the weights.
@@ -209,6 +225,14 @@ impl Model {
     pub fn preprocess_json(&self) -> String {
         serde_json::to_string(&self.preprocess).expect("constants are always JSON")
     }
+}
+
+/// The preprocessing of that name.
+///
+/// # Errors
+/// [`Error::NoFamily`] with those there are.
+pub(crate) fn family_of(name: &str) -> Result<Preprocess, Error> {
+    Preprocess::from_family(name).ok_or_else(|| Error::NoFamily { name: name.into() })
 }
 
 /// The transform for evaluation that belongs to weights.
@@ -286,6 +310,7 @@ fn published(weights: &'static Weights) -> Result<Source, Error> {
     source.preprocess = weights.preprocess.clone();
     source.geometry = weights.geometry;
     source.width = Some(weights.width);
+    source.assumed = false;
     Ok(source)
 }
 
@@ -322,17 +347,41 @@ pub(crate) fn from_path(arch: Arch, tensors: NamedTensors, path: &Path) -> Resul
     if source.says_preprocess || source.spec.is_some() {
         return Ok(source);
     }
-    if let Some(weights) = Weights::of_file(path).filter(|weights| weights.arch == arch) {
+    let by_name = Weights::of_file(path).filter(|weights| weights.arch == arch);
+    if let Some(weights) = by_name.or_else(|| by_content(arch, &source, path)) {
         source.preprocess = weights.preprocess.clone();
         source.geometry = weights.geometry;
+        source.assumed = false;
     } else if matches!(source.naming, Naming::Torch | Naming::Timm)
         && let Ok(text) = std::fs::read_to_string(path.with_file_name("config.json"))
         && let Some(config) = timm::Config::parse(&text)
     {
         source.preprocess = config.preprocess;
         source.geometry = config.geometry;
+        source.assumed = false;
     }
     Ok(source)
+}
+
+/// torchvision's file that the one at `path` is under another name. The second weights of a network have the names and
+/// shapes of the first and other preprocessing; what tells them apart is the hash of the whole file, whose beginning is in
+/// its published name.
+fn by_content(arch: Arch, source: &Source, path: &Path) -> Option<&'static Weights> {
+    let published: Vec<_> = Weights::of(arch).filter(|w| w.torchvision_hash().is_some()).collect();
+    // Where there is one set alone, nothing is to be told apart; a file of other classes was trained further.
+    let may_be = source.assumed && published.len() > 1 && source.classes(arch) == Some(1000);
+    if !may_be || !matches!(defrost_weights::detect(path), Ok(Format::PyTorch | Format::PyTorchLegacy)) {
+        return None;
+    }
+    let (mut file, mut hash, mut part) = (std::fs::File::open(path).ok()?, Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut part).ok()? {
+            0 => break,
+            n => hash.update(&part[..n]),
+        }
+    }
+    let hash = hash.finalize();
+    published.into_iter().find(|w| w.torchvision_hash().is_some_and(|begin| hash.starts_with(&begin)))
 }
 
 /// Gives a file's tensors the zoo's names, and finds what belongs to them.
@@ -358,6 +407,10 @@ pub(crate) fn named(arch: Arch, tensors: NamedTensors, words: String) -> Result<
         },
     };
     let says_preprocess = metadata(PREPROCESS).is_some();
+    let assumed = !says_preprocess
+        && spec.is_none()
+        && geometry == Geometry::Torch
+        && matches!(named.naming, Naming::Torch | Naming::Timm);
     let class_names = metadata(CLASSES).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let (tensors, naming, head) = (named.tensors, named.naming, named.head);
     Ok(Source {
@@ -368,6 +421,7 @@ pub(crate) fn named(arch: Arch, tensors: NamedTensors, words: String) -> Result<
         naming,
         head,
         says_preprocess,
+        assumed,
         class_names,
         words,
         width: None,

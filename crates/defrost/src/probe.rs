@@ -41,7 +41,7 @@ impl Prepared {
         let open =
             |data: &defrost_data::Dataset| Loader::new(Arc::new(data.clone()), eval.clone(), options.clone());
         let (train, val) = (open(&self.splits.train)?, open(&self.splits.val)?);
-        let pixels = model.preprocess.pixel_scale(recipe.model.in_channels);
+        let pixels = model.pixels();
         let mut session = self.engine.open(Arc::clone(&model.graph), &model.params)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let probes = defrost_train::probe(&mut *session, &train, &val, &pixels, threads, progress)?;

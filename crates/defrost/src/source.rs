@@ -32,7 +32,7 @@ pub(crate) fn source_task(recipe: &Recipe, model: &Model) -> Result<Option<Sourc
     let heads = source.graph.param_ids().filter(|&id| source.graph.stages()[source.graph.stage_of(id)].head);
     let heads = heads.map(|id| source.graph.param(id).name.clone());
     let kept = heads.chain(model.report.iter().flat_map(|r| r.reinitialised.clone())).collect();
-    let pixels = source.preprocess.pixel_scale(recipe.model.in_channels);
+    let pixels = source.pixels();
     let eval = source.eval_pipeline(recipe.data.resize.clone());
     let data = Dataset::open(folder, &options)?.into();
     Ok(Some(SourceTask { graph: source.graph, params: source.params, kept, data, pixels, eval }))

@@ -11,6 +11,7 @@ use defrost_tensor::PixelScale;
 use defrost_train::{Folder, Mean, Outputs, Scale, Validation};
 use defrost_zoo::Arch;
 
+use crate::model::family_of;
 use crate::pictures::{self, Place, decode_options};
 use crate::{Device, Error, Model, named};
 
@@ -160,6 +161,15 @@ impl Trained {
         Ok(Self { device: device.into(), ..self })
     }
 
+    /// The same with pictures prepared by the family of that name, one of [`defrost_zoo::Preprocess::FAMILIES`].
+    ///
+    /// # Errors
+    /// [`Error::NoFamily`] with those there are.
+    pub fn prepared_as(mut self, family: &str) -> Result<Self, Error> {
+        self.model.prepared_as(family_of(family)?);
+        Ok(self)
+    }
+
     /// The same with other views of each picture, whose answers are averaged.
     ///
     /// # Errors
@@ -182,7 +192,7 @@ impl Trained {
     }
 
     pub(crate) fn pixels(&self) -> PixelScale {
-        self.model.preprocess.pixel_scale(self.model.spec.in_channels)
+        self.model.pixels()
     }
 
     fn loader(&self, dataset: Dataset) -> Result<Loader, Error> {

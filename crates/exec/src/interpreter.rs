@@ -236,6 +236,12 @@ impl<K: Kernels> Interpreter<K> {
             Images::Pixels(pixels, scale) => {
                 check("pixels", n, layout.len(), pixels.len())?;
                 let Layout::Activation(shape) = layout else { return Ok(false) };
+                if scale.is_image(shape) {
+                    check("pixel scale", n, shape.c, scale.scale.len())?;
+                    let values = scale.apply(shape, pixels);
+                    kernels.upload(layout, &values, self.buffer_mut(key, place))?;
+                    return Ok(false);
+                }
                 check("pixel scale", n, shape.c, scale.scale.len().min(scale.shift.len()))?;
                 kernels.upload_pixels(shape, pixels, scale, self.buffer_mut(key, place))?;
             }

@@ -29,6 +29,14 @@ pub enum Error {
         /// Channels of the network's input.
         want: usize,
     },
+    /// Factors or summands for another number of columns.
+    #[error("the scale of the numbers is for {got} columns, the network puts out {want}")]
+    Columns {
+        /// Columns of the scale.
+        got: usize,
+        /// Outputs of the network.
+        want: usize,
+    },
     /// More than a protobuf message can hold.
     #[error("the file would have {bytes} bytes, ONNX files of one piece end at 2 GiB")]
     TooLarge {

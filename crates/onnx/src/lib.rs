@@ -67,7 +67,7 @@ pub enum Input {
 }
 
 /// What a file's output is.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Output {
     /// What the network puts out: `logits`, `[N, classes]`.
@@ -77,14 +77,22 @@ pub enum Output {
     Softmax,
     /// Their logistic function: `probabilities`, several labels a picture.
     Sigmoid,
+    /// Numbers in the data's units: `values`, of each column the network's output times its factor plus its summand.
+    Values {
+        /// A factor a column.
+        factor: Vec<f32>,
+        /// A summand a column.
+        summand: Vec<f32>,
+    },
 }
 
 impl Output {
     /// The output's name in the file.
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Self::Logits => "logits",
             Self::Softmax | Self::Sigmoid => "probabilities",
+            Self::Values { .. } => "values",
         }
     }
 }
@@ -114,7 +122,7 @@ impl Default for Options {
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a call that has no counterpart, [`Error::Param`] for values of another graph,
-/// [`Error::Channels`] for pixels of another number of channels.
+/// [`Error::Channels`] for pixels of another number of channels, [`Error::Columns`] for numbers of another number of columns.
 pub fn model(graph: &Graph, params: &ParamStore, options: &Options) -> Result<proto::Model> {
     let entry = |(key, value): &(String, String)| proto::Entry { key: key.clone(), value: value.clone() };
     Ok(proto::Model {

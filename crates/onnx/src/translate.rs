@@ -27,17 +27,16 @@ pub(crate) fn translate(graph: &Graph, params: &ParamStore, options: &Options) -
     let logits = writer.read(plan.output, Rank::Vector)?;
     writer.rename(&logits, Output::Logits.name());
     let name = options.output.name();
-    let last = |op, attributes| proto::Node {
-        input: vec![Output::Logits.name().into()],
-        output: vec![name.into()],
-        name: name.into(),
-        op_type: String::from(op),
-        attribute: attributes,
+    let steps = match &options.output {
+        Output::Logits => Vec::new(),
+        Output::Softmax => vec![Step::new("Softmax", Vec::new(), vec![Attribute::int("axis", 1)])],
+        Output::Sigmoid => vec![Step::new("Sigmoid", Vec::new(), Vec::new())],
+        Output::Values { factor, summand } => writer.values(factor, summand)?,
     };
-    match options.output {
-        Output::Logits => {}
-        Output::Softmax => writer.nodes.push(last("Softmax", vec![Attribute::int("axis", 1)])),
-        Output::Sigmoid => writer.nodes.push(last("Sigmoid", Vec::new())),
+    if !steps.is_empty() {
+        // Kept free for this.
+        writer.taken.remove(name);
+        writer.chain(name, vec![Output::Logits.name().into()], steps);
     }
     Ok(proto::Graph {
         node: writer.nodes,
@@ -94,7 +93,7 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(graph: &'a Graph, params: &'a ParamStore, plan: &'a Plan) -> Self {
-        let reserved = [INPUT, Output::Logits.name(), Output::Softmax.name()];
+        let reserved = [INPUT, Output::Logits.name(), Output::Softmax.name(), "values"];
         Self {
             graph,
             params,
@@ -152,6 +151,19 @@ impl<'a> Writer<'a> {
         Ok(info)
     }
 
+    /// Outputs to numbers in the data's units.
+    fn values(&mut self, factor: &[f32], summand: &[f32]) -> Result<Vec<Step>> {
+        let columns = self.graph.classes();
+        let constants = [("Mul", "values.factor", factor), ("Add", "values.summand", summand)];
+        let step = |(op, name, values): (&'static str, &str, &[f32])| {
+            let got = values.len();
+            let values = HostTensor::new([1, columns], values.to_vec());
+            let values = values.map_err(|_| Error::Columns { got, want: columns })?;
+            Ok(Step::new(op, vec![self.constant(tensor::floats(name.into(), &values))], Vec::new()))
+        };
+        constants.into_iter().map(step).collect()
+    }
+
     /// Pixels to what the network takes.
     fn pixels(
         &mut self,
@@ -161,7 +173,8 @@ impl<'a> Writer<'a> {
         shape: Shape4,
     ) -> Result<String> {
         let channels = shape.c;
-        for got in [scale.scale.len(), scale.shift.len()] {
+        let is_image = scale.is_image(shape);
+        for got in [scale.scale.len(), if is_image { channels } else { scale.shift.len() }] {
             if got != channels {
                 return Err(Error::Channels { got, want: channels });
             }
@@ -180,11 +193,14 @@ impl<'a> Writer<'a> {
             let order = self.constant(tensor::ints("preprocess.order".into(), &order));
             steps.push(Step::new("Gather", vec![order], vec![Attribute::int("axis", 1)]));
         }
-        let constants =
-            [("Mul", "preprocess.scale", &scale.scale), ("Add", "preprocess.shift", &scale.shift)];
-        for (op, name, values) in constants {
-            let values = HostTensor::new([1, channels, 1, 1], values.clone());
-            let values = values.expect("as many values as channels");
+        let (one, all) = ([1, channels, 1, 1], [1, channels, shape.h, shape.w]);
+        let constants = [
+            ("Mul", "preprocess.scale", &scale.scale, one),
+            ("Add", "preprocess.shift", &scale.shift, if is_image { all } else { one }),
+        ];
+        for (op, name, values, dims) in constants {
+            let values = HostTensor::new(dims, values.clone());
+            let values = values.expect("as many values as channels or pixels");
             let name = self.constant(tensor::floats(name.into(), &values));
             steps.push(Step::new(op, vec![name], Vec::new()));
         }

@@ -36,10 +36,37 @@ impl Layout {
 pub struct PixelScale {
     /// Factor a channel of the network's input.
     pub scale: Vec<f32>,
-    /// Summand a channel of the network's input.
+    /// Summand a channel of the network's input, or one a pixel of it, `[c, h, w]`: a mean image that is taken away.
     pub shift: Vec<f32>,
     /// Whether the network takes the channels in reverse order (Caffe's BGR).
     pub reversed: bool,
+}
+
+impl PixelScale {
+    /// Whether each pixel of an input of `shape` has its own summand. Kernels know summands of channels alone: such
+    /// pictures are given to them as arrays, see [`PixelScale::apply`].
+    pub fn is_image(&self, shape: Shape4) -> bool {
+        self.shift.len() != shape.c && self.shift.len() == shape.image_len()
+    }
+
+    /// Pictures (`n, h, w, c` bytes) as the network's input of `shape`, `[n, c, h, w]`, with a summand a pixel.
+    pub fn apply(&self, shape: Shape4, pixels: &[u8]) -> Vec<f32> {
+        let plane = shape.h * shape.w;
+        let mut out = vec![0.0; pixels.len()];
+        let images = out.chunks_exact_mut(shape.image_len()).zip(pixels.chunks_exact(shape.image_len()));
+        for (out, bytes) in images {
+            for (c, (out, shift)) in
+                out.chunks_exact_mut(plane).zip(self.shift.chunks_exact(plane)).enumerate()
+            {
+                let from = if self.reversed { shape.c - 1 - c } else { c };
+                let bytes = bytes.chunks_exact(shape.c);
+                for ((x, shift), pixel) in out.iter_mut().zip(shift).zip(bytes) {
+                    *x = f32::from(pixel[from]) * self.scale[c] + shift;
+                }
+            }
+        }
+        out
+    }
 }
 
 /// Why a kernel failed. Anything that can be known before a step (shapes, lengths) is checked above this line.

@@ -186,7 +186,7 @@ impl Fingerprint {
             train: job.train.fingerprint(),
             val: job.val.fingerprint(),
             recipe: hash([serde_json::to_string(&recipe).unwrap_or_default().as_bytes()]),
-            preprocess: format!("{} {:?} {:?}", job.preprocess, job.pixels, job.eval),
+            preprocess: brief(format!("{} {:?} {:?}", job.preprocess, job.pixels, job.eval)),
         }
     }
 
@@ -218,6 +218,12 @@ impl Fingerprint {
         compare(Aspect::Preprocessing, same, self.preprocess.clone(), now.preprocess.clone());
         all
     }
+}
+
+/// A text that a person may be shown: of one with a mean image in it, its beginning and a hash.
+fn brief(text: String) -> String {
+    let start: String = text.chars().take(200).collect();
+    if text.len() < 4096 { text } else { format!("{start}… ({})", hash([text.as_bytes()])) }
 }
 
 /// How many classes there are, and those that the others do not have.

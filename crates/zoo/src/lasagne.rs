@@ -9,7 +9,7 @@
 
 use defrost_tensor::HostTensor;
 
-use crate::{Arch, Geometry, Preprocess};
+use crate::{Arch, Geometry, MeanImage, Preprocess};
 
 /// The epsilon of Lasagne's `BatchNormLayer`.
 const EPSILON: f64 = 1e-4;
@@ -108,12 +108,18 @@ pub fn flip_filters(mut tensor: HostTensor) -> HostTensor {
 }
 
 /// How pictures are prepared for a recipe whose file has this mean, `[3]` or `[3, rows, columns]` in blue, green, red: the
-/// shorter side 256, cropped to 224, less the mean. Of a mean image, the mean of each channel is taken.
+/// shorter side 256, cropped to 224, less the mean. A mean image is taken away pixel by pixel, as the recipes' notebooks
+/// do (Lasagne/Recipes, examples/ImageNet Pretrained Network (VGG_S).ipynb: `x - MEAN_IMAGE` after the crop).
 pub fn preprocess(mean: Option<&HostTensor>) -> Preprocess {
     let caffe = Preprocess::usual(Arch::Vgg16, Geometry::Lasagne);
     let Some(mean) = mean.filter(|m| m.shape().first() == Some(&3) && m.is_finite()) else { return caffe };
     let channel = |part: &[f32]| part.iter().map(|&v| f64::from(v)).sum::<f64>() / part.len() as f64 / 255.0;
-    Preprocess { mean: mean.data().chunks_exact(mean.len() / 3).map(channel).collect(), ..caffe }
+    let channels = mean.data().chunks_exact(mean.len() / 3).map(channel).collect();
+    let mean_image = match *mean.shape() {
+        [c, rows, columns] if rows * columns > 1 => MeanImage::new([c, rows, columns], mean.data()),
+        _ => None,
+    };
+    Preprocess { mean: channels, mean_image, ..caffe }
 }
 
 impl Change {
@@ -255,7 +261,8 @@ mod tests {
         let p = preprocess(Some(&mean));
         assert_eq!((p.mean, p.reversed, p.resize, p.crop), (vec![0.4, 0.2, 0.1], true, 256, 224));
         let image = HostTensor::new([3, 1, 2], vec![0., 51., 51., 51., 255., 255.]).unwrap();
-        assert_eq!(preprocess(Some(&image)).mean, [0.1, 0.2, 1.0]);
+        let p = preprocess(Some(&image));
+        assert_eq!((p.mean, p.mean_image.unwrap().values()), (vec![0.1, 0.2, 1.0], image.data()));
         assert_eq!(preprocess(None), Preprocess::caffe().with_size(256, 224));
         assert!(!is_list(["arr_0", "conv1.weight"]) && !is_list(["mean value"]) && !is_list(["arr_01"]));
     }

@@ -127,16 +127,34 @@ pub fn name(arch: Arch, tensors: Vec<(String, HostTensor)>) -> Result<Named, Nam
                     preprocess = preprocess.with_size(32 * rows, 32 * rows);
                 }
                 head = Some(own);
+            } else if let Some((own, rows)) = dense_on_a_map(arch, &tensors, 0.0) {
+                preprocess = preprocess.with_size(32 * rows, 32 * rows);
+                head = Some(own);
             }
             tensors
         }
         Naming::Lasagne => {
             let mean = tensors.iter().find(|(name, _)| lasagne::is_mean(name));
             preprocess = lasagne::preprocess(mean.map(|(_, tensor)| tensor));
-            lasagne::to_torchvision(arch, tensors)?
+            let tensors = lasagne::to_torchvision(arch, tensors)?;
+            head = dense_on_a_map(arch, &tensors, 0.5).map(|(own, _)| own);
+            tensors
         }
     };
     Ok(Named { naming, tensors, geometry, preprocess, head })
+}
+
+/// VGG16's three dense layers where they were trained on maps of another size than 7×7, which they read as they are:
+/// torchvision's network pools any map to 7×7. With the head come the rows of its map.
+fn dense_on_a_map(arch: Arch, tensors: &[(String, HostTensor)], dropout: f32) -> Option<(Head, usize)> {
+    let shape = |place: usize| {
+        let weight = tensors.iter().find(|(name, _)| *name == format!("classifier.{place}.weight"))?;
+        <[usize; 2]>::try_from(weight.1.shape()).ok()
+    };
+    let ([first, inputs], [second, _]) = (shape(0)?, shape(3)?);
+    let rows = (inputs / arch.features()).isqrt();
+    let other = arch == Arch::Vgg16 && rows != 7 && rows > 0 && rows * rows * arch.features() == inputs;
+    other.then(|| (Head::Flattened { hidden: vec![first, second], dropout }, rows))
 }
 
 #[cfg(test)]

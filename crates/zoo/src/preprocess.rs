@@ -3,7 +3,7 @@
 use defrost_tensor::PixelScale;
 use serde::{Deserialize, Serialize};
 
-use crate::{Arch, Geometry};
+use crate::{Arch, Geometry, MeanImage};
 
 /// How pixels between pixels are computed.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -37,17 +37,31 @@ pub struct Preprocess {
     /// How pictures are resized.
     #[serde(default)]
     pub interpolation: Interpolation,
+    /// What is subtracted from values in 0…255 in place of the mean, pixel by pixel, where weights were trained so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_image: Option<MeanImage>,
 }
 
 impl Preprocess {
     fn new(mean: [f64; 3], std: [f64; 3]) -> Self {
         let (mean, std) = (mean.into(), std.into());
-        Self { mean, std, reversed: false, resize: 256, crop: 224, interpolation: Interpolation::Bilinear }
+        let (interpolation, mean_image) = (Interpolation::Bilinear, None);
+        Self { mean, std, reversed: false, resize: 256, crop: 224, interpolation, mean_image }
     }
 
     /// ImageNet's mean and deviation; 256, cropped to 224 (torchvision, timm).
     pub fn torch() -> Self {
         Self::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    }
+
+    /// As [`Preprocess::torch`], but 232, cropped to 224: torchvision's second weights of ResNet50 and MobileNetV2.
+    pub fn torch_v2() -> Self {
+        Self::torch().with_size(232, 224)
+    }
+
+    /// As [`Preprocess::torch`], resized by the cubic rule: what is usual for timm's weights.
+    pub fn timm() -> Self {
+        Self::torch().with_interpolation(Interpolation::Bicubic)
     }
 
     /// `x / 127.5 - 1`; the whole picture at 224 (Keras' MobileNetV2: Keras resizes and does not crop).
@@ -71,10 +85,12 @@ impl Preprocess {
         Self::new([127.0 / 255.0; 3], [128.0 / 255.0; 3]).with_interpolation(Interpolation::Bicubic)
     }
 
-    /// The family called `torch`, `tf`, `caffe`, `inception` or `lite`, as a file's metadata says it.
+    /// The family of that name, one of [`Preprocess::FAMILIES`], as a file's metadata says it.
     pub fn from_family(name: &str) -> Option<Self> {
         match name {
             "torch" => Some(Self::torch()),
+            "torch_v2" => Some(Self::torch_v2()),
+            "timm" => Some(Self::timm()),
             "tf" => Some(Self::tf()),
             "caffe" => Some(Self::caffe()),
             "inception" => Some(Self::inception()),
@@ -84,7 +100,7 @@ impl Preprocess {
     }
 
     /// The families by name.
-    pub const FAMILIES: [&'static str; 5] = ["torch", "tf", "caffe", "inception", "lite"];
+    pub const FAMILIES: [&'static str; 7] = ["torch", "torch_v2", "timm", "tf", "caffe", "inception", "lite"];
 
     /// What is usual for weights of `arch` in `geometry`: what a framework's own weights need.
     pub fn usual(arch: Arch, geometry: Geometry) -> Self {
@@ -117,8 +133,28 @@ impl Preprocess {
         (size * self.resize).checked_div(self.crop).unwrap_or(size).max(size)
     }
 
-    /// The constants for a network of `in_channels` channels. Where these are not the published number, one channel
-    /// takes the mean of the constants, and more repeat them in turn.
+    /// What becomes of the pixels of a network's input of `in_channels` channels and `size` rows and columns: as
+    /// [`Preprocess::pixel_scale`], with a summand a pixel where there is a mean image.
+    pub fn input_scale(&self, in_channels: usize, size: [usize; 2]) -> PixelScale {
+        let mut scale = self.pixel_scale(in_channels);
+        if let Some(image) = &self.mean_image {
+            let planes = image.planes(size, self.crop);
+            let at = |c: usize, i: usize| match planes.len() {
+                n if in_channels == 1 && n > 1 => planes.iter().map(|p| p[i]).sum::<f32>() / n as f32,
+                n => planes[c % n][i],
+            };
+            let channel = |c: usize| {
+                let factor = scale.scale[c];
+                (0..size[0] * size[1]).map(move |i| (c, i, factor))
+            };
+            let all = (0..in_channels).flat_map(channel);
+            scale.shift = all.map(|(c, i, factor)| -at(c, i) * factor).collect();
+        }
+        scale
+    }
+
+    /// The constants for a network of `in_channels` channels, a mean image left out. Where these are not the published
+    /// number, one channel takes the mean of the constants, and more repeat them in turn.
     pub fn pixel_scale(&self, in_channels: usize) -> PixelScale {
         let pick = |values: &[f64], i: usize, default: f64| match values.len() {
             0 => default,
@@ -156,6 +192,24 @@ mod tests {
         near(at(&Preprocess::lite(), 3, 0.0), &[-127.0 / 128.0; 3]);
         near(at(&Preprocess::torch(), 1, 0.0), &[-0.449 / 0.226]);
         assert_eq!(at(&Preprocess::torch(), 4, 9.0)[3], at(&Preprocess::torch(), 4, 9.0)[0]);
+    }
+
+    #[test]
+    fn a_mean_image_is_taken_from_each_pixel() {
+        let image = MeanImage::new([3, 1, 2], vec![10., 20., 30., 40., 50., 60.]).unwrap();
+        let caffe = Preprocess { mean_image: Some(image), ..Preprocess::caffe().with_size(2, 2) };
+        let scale = caffe.input_scale(3, [1, 2]);
+        // Pixels are red, green, blue; the network's first plane is blue.
+        let shape = defrost_tensor::Shape4::new(1, 3, 1, 2);
+        assert!(scale.is_image(shape) && !Preprocess::caffe().input_scale(3, [1, 2]).is_image(shape));
+        let got = scale.apply(shape, &[1, 2, 3, 101, 102, 103]);
+        assert!(
+            got.iter().zip([-7., 83., -28., 62., -49., 41.]).all(|(g, w)| (g - w).abs() < 1e-4),
+            "{got:?}"
+        );
+        assert!((caffe.input_scale(1, [1, 2]).shift[1] + 40.0).abs() < 1e-4, "of one channel the mean");
+        let text = serde_json::to_string(&caffe).unwrap();
+        assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), caffe);
     }
 
     #[test]

@@ -88,6 +88,13 @@ impl Weights {
             .with_image_size(self.preprocess.crop)
     }
 
+    /// The first bytes of the SHA-256 of torchvision's file, which its name tells; `None` for files of others.
+    pub fn torchvision_hash(&self) -> Option<[u8; 4]> {
+        let Source::Torchvision { file } = self.source else { return None };
+        let digits = file.strip_suffix(".pth")?.rsplit('-').next()?;
+        u32::from_str_radix(digits, 16).ok().map(u32::to_be_bytes)
+    }
+
     /// Those of one architecture, its default first.
     pub fn of(arch: Arch) -> impl Iterator<Item = &'static Self> {
         Self::all().iter().filter(move |w| w.arch == arch)
@@ -127,7 +134,7 @@ impl Weights {
 fn table() -> Vec<Weights> {
     use Arch::{EfficientnetLite0, MobilenetV2, Resnet18, Resnet50, Vgg16};
     let v1 = Preprocess::torch();
-    let v2 = || Preprocess::torch().with_size(232, 224);
+    let v2 = Preprocess::torch_v2;
     let torchvision = |arch, name, file, preprocess, top1| Weights {
         arch,
         name,
@@ -163,7 +170,7 @@ fn table() -> Vec<Weights> {
     };
     // Trained at 224, tested best at 288 without a border (timm's `a1` recipe).
     let a1 = || Preprocess::torch().with_size(288, 288).with_interpolation(Interpolation::Bicubic);
-    let bicubic = || Preprocess::torch().with_interpolation(Interpolation::Bicubic);
+    let bicubic = Preprocess::timm;
     // Keras' accuracies are of a single centre crop.
     vec![
         Weights {
@@ -281,10 +288,11 @@ mod tests {
             assert_eq!((graph.name(), graph.classes()), (weights.arch.name(), 7));
             assert_eq!(Weights::find(weights.arch, weights.name).unwrap(), weights);
             if let Source::Torchvision { file } = weights.source {
-                let hash = file.strip_suffix(".pth").unwrap().rsplit('-').next().unwrap();
-                assert!(hash.len() == 8 && u32::from_str_radix(hash, 16).is_ok(), "{file}");
+                assert!(weights.torchvision_hash().is_some(), "{file}");
             }
         }
+        let v2 = Weights::find(Arch::Resnet50, "imagenet1k_v2").unwrap();
+        assert_eq!(v2.torchvision_hash(), Some([0x11, 0xad, 0x3f, 0xa6]));
         let default = Weights::find(Arch::MobilenetV2, "default").unwrap();
         assert_eq!((default.source, default.geometry), (Source::Embedded, Geometry::Keras));
         let error = Weights::find(Arch::Vgg16, "imagenet1k_v2").unwrap_err();

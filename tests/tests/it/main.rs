@@ -11,3 +11,4 @@ mod recipes;
 mod resume;
 #[cfg(feature = "wgpu")]
 mod wgpu;
+mod tools;

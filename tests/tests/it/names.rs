@@ -39,6 +39,8 @@ fn value(entry: &str, name: &str, shape: &[usize]) -> HostTensor {
     let product = |part: &[usize]| part.iter().product::<usize>() as f64;
     let is_vector = shape.len() == 1;
     let (centre, bound) = match leaf {
+        // VGG16 has no normalisation: all its vectors are biases.
+        _ if entry == "lasagne vgg16" && is_vector => (0.0, 0.05),
         _ if leaf.starts_with("arr_") && is_vector => (1.0, 0.1),
         _ if leaf.starts_with("arr_") && shape.len() == 2 => (0.0, (6.0 / shape[0] as f64).sqrt()),
         "weight" | "gamma" | "running_var" | "moving_variance" if is_vector => (1.0, 0.1),
