@@ -20,6 +20,7 @@
 //! | `onnx` | networks as ONNX files (module `export`) |
 //! | `pull` | published weights by name, downloaded where missing (module `pull`) |
 
+mod by_hash;
 pub mod device;
 #[doc(hidden)]
 pub mod doc;

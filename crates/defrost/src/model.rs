@@ -1,6 +1,5 @@
 //! A network with its weights and what belongs to them, from a recipe, a registry or a file.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,9 +12,8 @@ use defrost_zoo::naming::{self, Naming};
 use defrost_zoo::{
     Arch, Geometry, Head, HeadLoading, LoadOptions, LoadReport, ModelSpec, Preprocess, Weights, keras, timm,
 };
-use sha2::{Digest, Sha256};
 
-use crate::Error;
+use crate::{Error, by_hash};
 
 /// Metadata of a checkpoint: the [`ModelSpec`] as JSON.
 const SPEC: &str = "spec";
@@ -363,9 +361,7 @@ pub(crate) fn from_path(arch: Arch, tensors: NamedTensors, path: &Path) -> Resul
     Ok(source)
 }
 
-/// torchvision's file that the one at `path` is under another name. The second weights of a network have the names and
-/// shapes of the first and other preprocessing; what tells them apart is the hash of the whole file, whose beginning is in
-/// its published name.
+/// torchvision's file that the one at `path` is under another name.
 fn by_content(arch: Arch, source: &Source, path: &Path) -> Option<&'static Weights> {
     let published: Vec<_> = Weights::of(arch).filter(|w| w.torchvision_hash().is_some()).collect();
     // Where there is one set alone, nothing is to be told apart; a file of other classes was trained further.
@@ -373,15 +369,7 @@ fn by_content(arch: Arch, source: &Source, path: &Path) -> Option<&'static Weigh
     if !may_be || !matches!(defrost_weights::detect(path), Ok(Format::PyTorch | Format::PyTorchLegacy)) {
         return None;
     }
-    let (mut file, mut hash, mut part) = (std::fs::File::open(path).ok()?, Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut part).ok()? {
-            0 => break,
-            n => hash.update(&part[..n]),
-        }
-    }
-    let hash = hash.finalize();
-    published.into_iter().find(|w| w.torchvision_hash().is_some_and(|begin| hash.starts_with(&begin)))
+    by_hash::find(path, published)
 }
 
 /// Gives a file's tensors the zoo's names, and finds what belongs to them.

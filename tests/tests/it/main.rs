@@ -9,6 +9,6 @@ mod names;
 mod published;
 mod recipes;
 mod resume;
+mod tools;
 #[cfg(feature = "wgpu")]
 mod wgpu;
-mod tools;

@@ -4,18 +4,19 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use defrost::export::onnx::proto;
-use defrost::weights::safetensors;
+use defrost::tensor::HostTensor;
+use defrost::weights::{npy, safetensors};
 use prost::Message;
 use serde_json::Value;
 
 use crate::folder::{SHORT, photos};
 use crate::{run, stderr, stdout};
 
-fn model(path: &Path) -> proto::Model {
+pub(crate) fn model(path: &Path) -> proto::Model {
     proto::Model::decode(&*std::fs::read(path).unwrap()).unwrap()
 }
 
-fn metadata(model: &proto::Model, key: &str) -> Value {
+pub(crate) fn metadata(model: &proto::Model, key: &str) -> Value {
     let entry = model.metadata_props.iter().find(|e| e.key == key).unwrap();
     serde_json::from_str(&entry.value).unwrap()
 }
@@ -68,10 +69,9 @@ fn a_run_becomes_onnx_and_a_weight_file() {
     assert!(stderr(&run(here, &["export", "photos"], 1)).contains("photos"));
 }
 
-/// The whole way: what `predict` says of pictures is what onnxruntime says of the same pictures, prepared in the file. Where
-/// no Python has onnxruntime, this says so and checks nothing (`DEFROST_PYTHON` names one).
-#[test]
-fn onnxruntime_answers_as_predict_does() {
+/// Whether the file `stem.onnx` puts out `want` for `input` in onnxruntime. Where no Python has it, this says so and checks
+/// nothing (`DEFROST_PYTHON` names one).
+pub(crate) fn check_in_onnxruntime(here: &Path, stem: &str, input: &HostTensor, want: &HostTensor) {
     let python = std::env::var("DEFROST_PYTHON").unwrap_or_else(|_| "python3".into());
     let has =
         Command::new(&python).args(["-c", "import numpy, onnx, onnxruntime"]).stderr(Stdio::null()).status();
@@ -79,6 +79,18 @@ fn onnxruntime_answers_as_predict_does() {
         eprintln!("NOT CHECKED against onnxruntime: `{python}` does not have it; name one in DEFROST_PYTHON");
         return;
     }
+    npy::write(here.join(format!("{stem}.input.npy")), input).unwrap();
+    npy::write(here.join(format!("{stem}.logits.npy")), want).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../onnx/tests/check_onnx.py");
+    let file = format!("{stem}.onnx");
+    let status = Command::new(&python).current_dir(here).args([script, &file]).status().unwrap();
+    assert!(status.success(), "{stem}");
+}
+
+/// The whole way: what `predict` says of pictures is what onnxruntime says of the same pictures, prepared in the file. For
+/// labels and numbers see the tests of tables.
+#[test]
+fn onnxruntime_answers_as_predict_does() {
     let temp = tempfile::tempdir().unwrap();
     let here = temp.path();
     photos(&here.join("photos"), 6);
@@ -101,9 +113,7 @@ fn onnxruntime_answers_as_predict_does() {
 
     run(here, &["export", "run", "--preprocess-inside", "-o", "a.onnx"], 0);
     run(here, &["predict", "run", "0.png", "1.png", "--logits", "a.logits.npy"], 0);
-    let input = defrost::tensor::HostTensor::new([2, 32, 32, 3], pixels).unwrap();
-    defrost::weights::npy::write(here.join("a.input.npy"), &input).unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../onnx/tests/check_onnx.py");
-    let status = Command::new(&python).current_dir(here).args([script, "a.onnx"]).status().unwrap();
-    assert!(status.success());
+    let input = HostTensor::new([2, 32, 32, 3], pixels).unwrap();
+    let want = npy::read(here.join("a.logits.npy")).unwrap();
+    check_in_onnxruntime(here, "a", &input, &want);
 }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use defrost::tensor::HostTensor;
 use serde_json::Value;
 
+use crate::export::{check_in_onnxruntime, metadata, model};
 use crate::{run, stderr, stdout};
 
 /// 24 pictures in `pictures/`: their colour is red or blue, every third is dark, and they have an `i`-th shade.
@@ -17,6 +19,15 @@ fn pictures(folder: &Path) {
         });
         picture.save(folder.join(format!("pictures/{i}.png"))).unwrap();
     }
+}
+
+/// The middle of a picture as `seen.png`, of which nothing is resized for a network for 32 by 32, and as its input.
+fn seen(folder: &Path) -> HostTensor {
+    let picture = image::open(folder.join("pictures/1.png")).unwrap().to_rgb8();
+    let middle = image::imageops::crop_imm(&picture, 2, 2, 32, 32).to_image();
+    middle.save(folder.join("seen.png")).unwrap();
+    let pixels: Vec<f32> = middle.as_raw().iter().map(|&b| f32::from(b)).collect();
+    HostTensor::new([1, 32, 32, 3], pixels).unwrap()
 }
 
 fn red(i: u32) -> bool {
@@ -127,6 +138,16 @@ fn several_labels_a_row() {
         (answer["labels"].as_array().unwrap().len(), answer["guesses"].as_array().unwrap().len()),
         (3, 3)
     );
+    run(here, &["export", "run", "--preprocess-inside=nhwc-f32", "--probabilities", "-o", "tags.onnx"], 0);
+    let input = seen(here);
+    let answer = json(&stdout(&run(here, &["predict", "run", "seen.png", "--json"], 0)));
+    let names = metadata(&model(&here.join("tags.onnx")), "classes");
+    let of = |name: &Value| {
+        let guess = answer["guesses"].as_array().unwrap().iter().find(|g| g["class"] == *name).unwrap();
+        guess["probability"].as_f64().unwrap() as f32
+    };
+    let want: Vec<f32> = names.as_array().unwrap().iter().map(of).collect();
+    check_in_onnxruntime(here, "tags", &input, &HostTensor::new([1, 3], want).unwrap());
     let none = stdout(&run(here, &["predict", "run", "pictures/1.png", "--threshold", "1"], 0));
     assert!(none.contains("no label (likeliest"), "{none}");
 }
@@ -167,6 +188,21 @@ fn numbers_a_row() {
     let year = answer["values"]["year"].as_f64().unwrap();
     assert!((1800.0..2100.0).contains(&year), "in years, not in deviations: {answer}");
     assert!(stdout(&run(here, &["predict", "run", "pictures/1.png"], 0)).contains("brightness 0."));
+    // An exported file gives the same: what the numbers were standardised by is in the network.
+    run(here, &["export", "run", "--preprocess-inside=nhwc-f32", "-o", "numbers.onnx"], 0);
+    let network = model(&here.join("numbers.onnx")).graph.unwrap();
+    let last: Vec<_> = network.node.iter().rev().take(2).map(|n| n.op_type.as_str()).collect();
+    assert_eq!((&*network.output[0].name, &last[..]), ("values", &["Add", "Mul"][..]));
+    let summand = network.initializer.iter().find(|t| t.name == "values.summand").unwrap();
+    let mean: Vec<f32> =
+        summand.raw_data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    assert!((mean[0] - 0.667).abs() < 0.1 && (mean[1] - 1950.0).abs() < 20.0, "{mean:?}");
+    let input = seen(here);
+    let answer = json(&stdout(&run(here, &["predict", "run", "seen.png", "--json"], 0)));
+    let want = ["brightness", "year"].map(|name| answer["values"][name].as_f64().unwrap() as f32);
+    let want = HostTensor::new([1, 2], want.to_vec()).unwrap();
+    check_in_onnxruntime(here, "numbers", &input, &want);
+    assert!(stderr(&run(here, &["export", "run", "--probabilities"], 2)).contains("numbers"));
     let report = std::fs::read_to_string(here.join("run/report.html")).unwrap();
     assert!(report.contains("MAE"));
 }

@@ -178,11 +178,22 @@ fn preprocessing_comes_with_a_published_file() {
     };
     let bilinear = |resize| (resize, 224, "bilinear".to_owned());
     assert_eq!(sizes("mine.pth", &weights), bilinear(256));
+    // Nothing tells V1's names from V2's: that it is assumed is said, and whoever knows better says so.
+    let assumed = |file: &str| stdout(&run(here, &["inspect", file], 0)).contains("assumed");
+    assert!(assumed("mine.pth"));
+    run(here, &["convert", "mine.pth", "told.safetensors", "--preprocess", "torch_v2"], 0);
+    assert_eq!(inspect(here, "told.safetensors")["fits"][0]["preprocess"]["resize"], 232);
+    assert!(!assumed("told.safetensors"));
+    run(here, &["convert", "told.safetensors", "again.safetensors", "--preprocess", "tf"], 0);
+    assert_eq!(inspect(here, "again.safetensors")["fits"][0]["preprocess"]["mean"][0], 0.5);
+    let text = stderr(&run(here, &["convert", "mine.pth", "a.pth", "--preprocess", "torch_v3"], 2));
+    assert!(text.contains("torch_v2"), "{text}");
     assert_eq!(
         sizes("mobilenet_v2-7ebf99e0.pth", &weights),
         bilinear(232),
         "torchvision's V2, known by its name"
     );
+    assert!(!assumed("mobilenet_v2-7ebf99e0.pth"));
     let config = r#"{"architecture": "mobilenetv2_100", "pretrained_cfg": {"input_size": [3, 192, 192],
         "interpolation": "bicubic", "crop_pct": 0.96, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}"#;
     std::fs::write(here.join("config.json"), config).unwrap();

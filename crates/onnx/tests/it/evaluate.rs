@@ -72,8 +72,8 @@ fn map(x: &Array, f: impl Fn(f32) -> f32) -> Array {
 }
 
 fn broadcast(a: &Array, b: &Array, f: impl Fn(f32, f32) -> f32) -> Array {
-    let of = |i: usize| match a.0 == b.0 {
-        true => i,
+    let of = |i: usize| match a.0[1..] == b.0[1..] {
+        true => i % b.1.len(),
         // `[1, c, 1, 1]`.
         false => i / (a.0[2] * a.0[3]) % a.0[1],
     };

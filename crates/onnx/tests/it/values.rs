@@ -3,7 +3,7 @@
 use defrost_graph::op::{AvgPool, Concat, Flatten, Linear, MaxPool};
 use defrost_graph::{Graph, GraphBuilder, Init, ParamKind, ParamStore};
 use defrost_onnx::{Element, Input, Layout, Options, Output};
-use defrost_tensor::{PoolDesc, Shape4};
+use defrost_tensor::{PixelScale, PoolDesc, Shape4};
 use defrost_zoo::{Arch, Geometry, ModelSpec, Preprocess};
 
 use crate::evaluate::{Array, evaluate};
@@ -96,7 +96,7 @@ fn pictures_are_prepared_inside() {
                 let smaller =
                     |values: &[f32]| values.iter().zip([0.01, 0.02, 0.03]).map(|(v, f)| v * f).collect();
                 let (factors, shift) = (smaller(&scale.scale), smaller(&scale.shift));
-                defrost_tensor::PixelScale { scale: factors, shift, ..scale }
+                PixelScale { scale: factors, shift, ..scale }
             }
             false => scale,
         };
@@ -140,4 +140,32 @@ fn probabilities_are_the_logits_softmax_or_logistic_function() {
         &of(Output::Sigmoid),
         &logits.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect::<Vec<_>>(),
     );
+    let output = Output::Values { factor: vec![2.0, 1.0, -1.0, 0.5], summand: vec![0.0, 1.0, 2.0, 19.0] };
+    let want = [2.0 * logits[0], logits[1] + 1.0, 2.0 - logits[2], 0.5 * logits[3] + 19.0];
+    near("values", &of(output), &want);
+    let mut options = Options::default();
+    options.output = Output::Values { factor: vec![1.0; 3], summand: vec![0.0; 4] };
+    let error = defrost_onnx::model(&graph, &params, &options).unwrap_err().to_string();
+    assert!(error.contains("3 columns") && error.contains("4"), "{error}");
+}
+
+/// A summand a pixel: what a mean image becomes.
+#[test]
+fn a_mean_image_is_taken_away_inside() {
+    let spec = ModelSpec::new(Arch::Resnet18, 3).with_image_size(32);
+    let graph = spec.build().unwrap();
+    let params = trained(&graph);
+    let bytes: Vec<u8> = Noise(6).take(2 * 32 * 32 * 3).iter().map(|v| ((v + 1.0) * 127.5) as u8).collect();
+    let shift = Noise(7).take(3 * 32 * 32);
+    let scale = PixelScale { scale: vec![0.01, 0.02, 0.03], shift, reversed: true };
+    let want = infer_pixels(&graph, &params, 2, &bytes, &scale);
+    let plain = PixelScale { shift: vec![0.0; 3], ..scale.clone() };
+    let off =
+        infer_pixels(&graph, &params, 2, &bytes, &plain).into_iter().zip(&want).map(|(a, b)| (a - b).abs());
+    assert!(off.fold(0.0, f32::max) > 0.1, "the image counts");
+    let mut options = Options::default();
+    options.input = Input::Pixels { scale, layout: Layout::Nhwc, element: Element::U8 };
+    let model = defrost_onnx::model(&graph, &params, &options).unwrap();
+    let floats = bytes.iter().map(|&b| f32::from(b)).collect();
+    near("a mean image", &evaluate(&model, Array(vec![2, 32, 32, 3], floats)).1, &want);
 }
