@@ -83,14 +83,14 @@ pub struct Options<'a> {
 }
 
 impl Default for Options<'_> {
-    /// No stop, no callback, 512 MB of images, features as [`FeatureCache::default`], saving every five minutes and not
+    /// No stop, no callback, 256 MB of images, features as [`FeatureCache::default`], saving every five minutes and not
     /// more often than every two seconds.
     fn default() -> Self {
         Self {
             stop: None,
             on_event: Box::new(|_| ()),
             loader_threads: None,
-            image_cache: 512 << 20,
+            image_cache: 256 << 20,
             feature_cache: FeatureCache::default(),
             save_every: Some(Duration::from_secs(300)),
             save_pause: Duration::from_secs(2),
