@@ -69,10 +69,13 @@ fn lite0_knows_well_known_photographs() {
     let Some(path) = fetched("efficientnet-lite0-57934424.pth") else { return };
     let trained = Trained::from_weights(&path, None, None).unwrap();
     // A launch is no class of ImageNet: the tower beside the rocket is seen first by a hair, the rocket second to fourth.
-    let photos: [(&str, &[&str], f32); 3] = [
+    let photos: [(&str, &[&str], f32); 5] = [
         ("chelsea.jpg", &["tabby", "tiger cat", "Egyptian cat"], 0.9),
         ("coffee.jpg", &["espresso", "cup", "coffee mug"], 0.9),
         ("rocket.jpg", &["missile", "projectile", "space shuttle"], 0.25),
+        // A pavilion of the Summer Palace, and a dahlia, which is no class of ImageNet.
+        ("china.jpg", &["palace", "bell cote", "monastery"], 0.5),
+        ("flower.jpg", &["daisy"], 0.2),
     ];
     let paths: Vec<_> = photos.iter().map(|(file, ..)| fixture("photos").join(file)).collect();
     for ((file, sensible, least), answer) in photos.iter().zip(trained.predict(&paths).unwrap()) {
@@ -80,6 +83,6 @@ fn lite0_knows_well_known_photographs() {
         let share: f32 =
             first.iter().filter(|g| sensible.contains(&g.class.as_str())).map(|g| g.probability).sum();
         assert!(share > *least, "{file}: {first:?}");
-        assert!(*least < 0.5 || sensible.contains(&first[0].class.as_str()), "{file}: {first:?}");
+        assert!(*file == "rocket.jpg" || sensible.contains(&first[0].class.as_str()), "{file}: {first:?}");
     }
 }
