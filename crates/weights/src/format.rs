@@ -93,6 +93,13 @@ fn detect_with(bytes: &[u8], hdf5: impl FnOnce() -> Result<Hdf5>) -> Result<Form
         return Ok(Format::Npy);
     }
     if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
+        // An archive ends with its list: 22 bytes, and a comment of at most 64 KiB.
+        let end = &bytes[bytes.len().saturating_sub(22 + 0xFFFF)..];
+        if !end.windows(4).any(|w| w == b"PK\x05\x06") {
+            return Err(unknown(
+                "a zip archive (as .pth, .npz and .keras are) that is cut short: its end is missing",
+            ));
+        }
         let names = Archive::open(bytes, Format::Npz)?.names();
         let any = |test: &dyn Fn(&str) -> bool| names.iter().any(|n| test(n));
         return if any(&|n| n == "model.weights.h5") {
@@ -129,6 +136,9 @@ fn detect_with(bytes: &[u8], hdf5: impl FnOnce() -> Result<Hdf5>) -> Result<Form
     }
     Err(match bytes {
         [] => unknown("an empty file"),
+        [_, _, _, _, 0..=6, 0, 0, 0, b'{', b'"', ..] => {
+            unknown("a safetensors file that is cut short: its header goes on behind its end")
+        }
         [b'<', ..] => unknown("a web page or XML, perhaps the answer of a failed download"),
         _ if bytes.starts_with(b"version https://git-lfs") => {
             unknown("a Git LFS pointer; the file itself was not fetched")

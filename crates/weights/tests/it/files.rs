@@ -53,6 +53,14 @@ fn formats_are_told_apart_by_content() {
     for name in ["make_fixtures.py", "keras_weights.json", "not_keras.h5"] {
         assert!(matches!(refused(detect(fixture(name))), Error::Unknown { .. }), "{name}");
     }
+    let temp = tempfile::tempdir().unwrap();
+    for (name, what) in [("state.pth", "a zip archive"), ("torch.safetensors", "a safetensors file")] {
+        let whole = std::fs::read(fixture(name)).unwrap();
+        let short = temp.path().join(name);
+        std::fs::write(&short, &whole[..whole.len() / 4]).unwrap();
+        let said = read(&short).unwrap_err().to_string();
+        assert!(said.contains(what) && said.contains("cut short"), "{said}");
+    }
     let missing = read(fixture("missing.pth")).unwrap_err().to_string();
     assert!(missing.contains("missing.pth"), "{missing}");
     assert!(read(fixture("")).is_err(), "a folder");
