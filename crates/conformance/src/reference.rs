@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use defrost_exec::{Clip, Rate, Rule};
+use defrost_exec::{Clip, Rate, Rule, Update};
 use defrost_graph::{Graph, Instruction, Loss, Marking, NodeId, Origin, ParamId};
 use defrost_plan::{Options, Plan, PlanError, Purpose};
-use defrost_tensor::{Call, call};
+use defrost_tensor::Call;
 
 use crate::Oracle;
 use crate::networks::{Batch, Network};
@@ -109,63 +109,15 @@ impl<'g> Reference<'g> {
     }
 
     fn apply(&mut self, rule: Rule, rate: Rate, grad: &Vec<f64>) {
-        let Rate { param: id, lr, weight_decay, .. } = rate;
-        let (param, len) = (&mut self.params[id.index()], grad.len());
+        let Rate { param: id, lr, weight_decay } = rate;
+        let len = grad.len();
         let fresh = || ([vec![0.0; len], vec![0.0; len], vec![0.0; len]], 0);
-        let ([first, second, third], step) = self.optimizer.entry(id).or_insert_with(fresh);
+        let (kept, step) = self.optimizer.entry(id).or_insert_with(fresh);
         *step += 1;
         let (step, mut squares) = (*step, vec![0.0; 2]);
-        let call: Call<_, _> = match rule {
-            Rule::Sgd { momentum, nesterov } => {
-                let velocity = Some(first);
-                call::Sgd { len, lr, momentum, weight_decay, nesterov, grad, param, velocity }.into()
-            }
-            Rule::Adam { beta1, beta2, eps, decoupled } => call::Adam {
-                len,
-                lr,
-                beta1,
-                beta2,
-                eps,
-                weight_decay,
-                decoupled,
-                step,
-                grad,
-                param,
-                first,
-                second,
-            }
-            .into(),
-            Rule::RmsProp { alpha, eps, momentum, centered } => call::RmsProp {
-                len,
-                lr,
-                alpha,
-                eps,
-                momentum,
-                weight_decay,
-                grad,
-                param,
-                square: second,
-                velocity: Some(first),
-                mean: centered.then_some(third),
-            }
-            .into(),
-            Rule::Lamb { beta1, beta2, eps, .. } => call::Lamb {
-                len,
-                lr,
-                beta1,
-                beta2,
-                eps,
-                weight_decay,
-                step,
-                grad,
-                param,
-                first,
-                second,
-                squares: &mut squares,
-            }
-            .into(),
-            other => unreachable!("the suite has no formula for {other:?}"),
-        };
+        let (kept, squares) = (kept.each_mut().map(Some), Some(&mut squares));
+        let param = &mut self.params[id.index()];
+        let call: Call<_, _> = rule.call(Update { len, lr, weight_decay, step, grad, param, kept, squares });
         call.run(&Oracle).expect("the oracle does not fail");
     }
 

@@ -10,6 +10,7 @@ mod interpreter;
 mod optimizer;
 mod profile;
 mod session;
+mod update;
 
 pub use defrost_plan::{Options, Plan};
 pub use error::ExecError;
@@ -17,3 +18,4 @@ pub use interpreter::Interpreter;
 pub use session::{
     Clip, Engine, Images, KernelTime, Phase, Rate, Room, Rule, Session, StepOutput, TrainBatch,
 };
+pub use update::Update;

@@ -6,7 +6,7 @@ use defrost_graph::{Graph, Param, ParamId};
 use defrost_tensor::{HostTensor, Kernels, Layout, Limit, call};
 
 use crate::interpreter::check;
-use crate::{Clip, ExecError, Rate, Rule};
+use crate::{Clip, ExecError, Rate, Rule, Update};
 
 /// What is kept for one parameter: see [`Rule`].
 struct State<B> {
@@ -93,58 +93,20 @@ impl<B> Optimizer<B> {
             {
                 *buffer = Some(kernels.alloc(layout)?);
             }
-            let (len, step) = (layout.len(), state.step);
-            let param = params[id.index()].as_mut().expect("parameters are in place");
-            let [first, second, third] = &mut state.kept;
-            let kept = "allocated above";
-            match rule {
-                Rule::Sgd { momentum, nesterov } => {
-                    let velocity = first.as_mut().filter(|_| momentum != 0.0);
-                    let call = call::Sgd { len, lr, momentum, weight_decay, nesterov, grad, param, velocity };
-                    kernels.sgd(call)?;
-                }
-                Rule::Adam { beta1, beta2, eps, decoupled } => kernels.adam(call::Adam {
-                    len,
-                    lr,
-                    beta1,
-                    beta2,
-                    eps,
-                    weight_decay,
-                    decoupled,
-                    step,
-                    grad,
-                    param,
-                    first: first.as_mut().expect(kept),
-                    second: second.as_mut().expect(kept),
-                })?,
-                Rule::RmsProp { alpha, eps, momentum, centered } => kernels.rms_prop(call::RmsProp {
-                    len,
-                    lr,
-                    alpha,
-                    eps,
-                    momentum,
-                    weight_decay,
-                    grad,
-                    param,
-                    square: second.as_mut().expect(kept),
-                    velocity: first.as_mut().filter(|_| momentum != 0.0),
-                    mean: third.as_mut().filter(|_| centered),
-                })?,
-                Rule::Lamb { beta1, beta2, eps, .. } => kernels.lamb(call::Lamb {
-                    len,
-                    lr,
-                    beta1,
-                    beta2,
-                    eps,
-                    weight_decay,
-                    step,
-                    grad,
-                    param,
-                    first: first.as_mut().expect(kept),
-                    second: second.as_mut().expect(kept),
-                    squares: scalars(&mut self.squares, kernels)?,
-                })?,
-            }
+            let update = Update {
+                len: layout.len(),
+                lr,
+                weight_decay,
+                step: state.step,
+                grad,
+                param: params[id.index()].as_mut().expect("parameters are in place"),
+                kept: state.kept.each_mut().map(Option::as_mut),
+                squares: match rule.needs_squares() {
+                    true => Some(scalars(&mut self.squares, kernels)?),
+                    false => None,
+                },
+            };
+            rule.call(update).run(kernels)?;
         }
         Ok(())
     }

@@ -5,10 +5,8 @@ use std::sync::Arc;
 use defrost::exec::{Images, Interpreter, Options, Phase, Session, TrainBatch};
 use defrost::graph::{Loss, Marking, ParamId, ParamMask};
 use defrost::zoo::{Arch, Head, ModelSpec};
-use defrost_conformance::Oracle;
+use defrost_conformance::{Oracle, det, golden_params};
 use serde_json::Value;
-
-use crate::det::{det, weights};
 
 /// Sum, norm and first values of each gradient, relative to its norm or, where it is zero but for rounding, to the norm of
 /// all gradients together.
@@ -21,11 +19,12 @@ fn check(golden: &str) {
         .with_head(Head::Linear { dropout: 0.0 });
     let graph = Arc::new(spec.build().unwrap());
     let n = json["labels"].as_array().unwrap().len();
-    let mut session = Interpreter::new(Arc::new(Oracle), Arc::clone(&graph), &weights(&graph, seed)).unwrap();
+    let mut session =
+        Interpreter::new(Arc::new(Oracle), Arc::clone(&graph), &golden_params(&graph, seed)).unwrap();
     let mask = ParamMask::of(&graph, |_: ParamId| true);
     let marking = Marking::new(&graph, mask);
     session.begin(Phase { marking, loss: Loss::CrossEntropy, options: Options::default() }).unwrap();
-    let batch = det(&format!("{seed}/input"), &[n, 3, 64, 64], 0.0, 2.0).into_data();
+    let batch = det(&format!("{seed}/input"), [n, 3, 64, 64], 0.0, 2.0).into_data();
     let mut targets = vec![0.0; n * classes];
     for (i, label) in json["labels"].as_array().unwrap().iter().enumerate() {
         targets[i * classes + label.as_u64().unwrap() as usize] = 1.0 / n as f32;

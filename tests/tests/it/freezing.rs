@@ -7,8 +7,7 @@ use defrost::exec::{Images, Phase, Rate, Rule, TrainBatch};
 use defrost::graph::{Graph, Loss, Marking, ParamId, ParamMask, ParamStore, Pass};
 use defrost::plan::{Options, Plan, Purpose};
 use defrost::zoo::{Arch, ModelSpec};
-
-use crate::det::det;
+use defrost_conformance::det;
 
 const CLASSES: usize = 5;
 
@@ -29,7 +28,7 @@ fn train(graph: &Arc<Graph>, marking: &Marking, threads: usize) -> (ParamStore, 
     let phase = Phase { marking: marking.clone(), loss: Loss::default(), options: Options::default() };
     session.begin(phase).unwrap();
     let n = 3;
-    let images = det("freezing/input", &[n, 3, 32, 32], 0.0, 2.0);
+    let images = det("freezing/input", [n, 3, 32, 32], 0.0, 2.0);
     let mut targets = vec![0.0; n * CLASSES];
     (0..n).for_each(|i| targets[i * CLASSES + i] = 1.0 / n as f32);
     let rates: Vec<_> =

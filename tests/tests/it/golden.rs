@@ -19,9 +19,8 @@ use defrost::device::Device;
 use defrost::exec::{Engine, Images, Options, Phase, Rate, Rule, Session, TrainBatch};
 use defrost::graph::{Graph, Loss, Marking, ParamId, ParamMask};
 use defrost::zoo::{Arch, Head, ModelSpec};
+use defrost_conformance::{det, golden_params};
 use serde_json::Value;
-
-use crate::det::{det, weights};
 
 pub(crate) struct Golden {
     /// torchvision in f32.
@@ -55,12 +54,12 @@ impl Golden {
         let shape: Vec<_> =
             json["input"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect();
         let seed = json["seed"].as_str().unwrap().to_owned();
-        let batch = det(&format!("{seed}/input"), &shape, 0.0, 2.0).into_data();
+        let batch = det(&format!("{seed}/input"), shape.clone(), 0.0, 2.0).into_data();
         Self { graph: Arc::new(spec.build().unwrap()), batch, n: shape[0], json, exact, engine, scale }
     }
 
     fn open(&self) -> Box<dyn Session> {
-        let weights = weights(&self.graph, self.json["seed"].as_str().unwrap());
+        let weights = golden_params(&self.graph, self.json["seed"].as_str().unwrap());
         self.engine.open(Arc::clone(&self.graph), &weights).unwrap()
     }
 

@@ -7,9 +7,8 @@ use defrost::exec::{Images, Phase};
 use defrost::graph::{Loss, Marking, ParamMask};
 use defrost::weights::safetensors;
 use defrost::zoo::{self, Arch, Geometry, HeadLoading, LoadOptions, ModelSpec};
+use defrost_conformance::det;
 use serde_json::Value;
-
-use crate::det::det;
 
 #[test]
 fn the_embedded_network_computes_what_keras_computes() {
@@ -26,7 +25,7 @@ fn the_embedded_network_computes_what_keras_computes() {
     assert!(report.is_complete());
 
     let mut session = Device::from_name("cpu").unwrap().open(Arc::clone(&graph), &params).unwrap();
-    let input = det("keras/input", &[1, 3, 160, 160], 0.0, 1.0);
+    let input = det("keras/input", [1, 3, 160, 160], 0.0, 1.0);
     let mut got = session.infer(1, Images::Array(input.data())).unwrap();
     defrost::train::softmax(&mut got);
     let numbers =

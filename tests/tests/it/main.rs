@@ -1,6 +1,5 @@
 //! One binary for all tests over the facade.
 
-mod det;
 mod exact;
 mod freezing;
 mod golden;

@@ -8,9 +8,8 @@ use defrost::exec::Images;
 use defrost::tensor::HostTensor;
 use defrost::zoo::naming::{self, Naming};
 use defrost::zoo::{self, Arch, Geometry, HeadLoading, LoadOptions, ModelSpec, match_weights};
+use defrost_conformance::det;
 use indexmap::IndexMap;
-
-use crate::det::det;
 
 #[derive(serde::Deserialize)]
 struct Entry {
@@ -100,7 +99,7 @@ fn networks_under_other_names_compute_what_their_tools_compute() {
         let options = LoadOptions::default().with_head(HeadLoading::Required);
         let (params, _) = zoo::load(&graph, named.tensors, &options).unwrap();
         let mut session = Device::from_name("cpu").unwrap().open(graph, &params).unwrap();
-        let input = det(&format!("{entry}/input"), &[2, 3, 64, 64], 0.0, 2.0);
+        let input = det(&format!("{entry}/input"), [2, 3, 64, 64], 0.0, 2.0);
         let got = session.infer(2, Images::Array(input.data())).unwrap();
         let largest = want.iter().flatten().fold(0.0, |m: f64, v| m.max(v.abs()));
         for (got, want) in got.iter().zip(want.iter().flatten()) {

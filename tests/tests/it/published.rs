@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use defrost::Trained;
 use defrost::zoo::{Arch, Geometry};
+use defrost_conformance::det;
 use serde_json::Value;
-
-use crate::det::det;
 
 /// A file that `cargo xtask fetch` brings.
 fn fetched(name: &str) -> Option<PathBuf> {
@@ -42,7 +41,7 @@ fn a_classifier_of_keras_says_what_keras_says() {
     assert!(trained.model.report.as_ref().unwrap().is_exact());
 
     let want = numbers(&json("keras_mobilenet_v2.json")["original"]["probabilities"]);
-    let input = det("keras/input", &[1, 3, 160, 160], 0.0, 1.0);
+    let input = det("keras/input", [1, 3, 160, 160], 0.0, 1.0);
     let answer = trained.predict_array(1, input.data()).unwrap().remove(0);
     let mut got = answer.logits;
     defrost::train::softmax(&mut got);
@@ -55,7 +54,7 @@ fn a_classifier_of_keras_says_what_keras_says() {
 fn lite0_computes_what_its_package_computes() {
     let Some(path) = fetched("efficientnet-lite0-57934424.pth") else { return };
     let trained = Trained::from_weights(&path, None, None).unwrap();
-    let input = det("lite0/input", &[1, 3, 224, 224], 0.0, 1.0);
+    let input = det("lite0/input", [1, 3, 224, 224], 0.0, 1.0);
     let got = trained.predict_array(1, input.data()).unwrap().remove(0).logits;
     let want = numbers(&json("lite0.json")["logits"]);
     assert_eq!((got.len(), want.len()), (1000, 1000));
