@@ -27,7 +27,8 @@ pub fn resize(image: &Image, size: Size, interpolation: Interpolation) -> Result
     resize_part(image, Part::whole(image), size, interpolation)
 }
 
-/// A part of the image, stretched to `size`, without a copy of the part in between.
+/// A part of the image, cut out and then stretched to `size`: as torchvision does, and unlike PIL's `resize(box=…)`, no pixel
+/// beside the part weighs in.
 pub(crate) fn resize_part(
     image: &Image,
     part: Part,
@@ -47,6 +48,10 @@ pub(crate) fn resize_part(
     if part.width == size.width && part.height == size.height {
         return Ok(crop_part(image, part));
     }
+    if part != Part::whole(image) {
+        let cut = crop_part(image, part);
+        return resize_part(&cut, Part::whole(&cut), size, interpolation);
+    }
     let kernel = match interpolation {
         Interpolation::Nearest => Kernel::Nearest,
         Interpolation::Bilinear => Kernel::Triangle,
@@ -54,8 +59,7 @@ pub(crate) fn resize_part(
     };
     let (width, height, channels) = (image.width(), image.height(), image.channels());
     let from = Pixels { width, height, channels, data: image.data() };
-    let (at, of) = ([part.left, part.top], [part.width, part.height]);
-    let data = stretch(from, at, of, [size.width, size.height], kernel).map_err(refused)?;
+    let data = stretch(from, [0, 0], [width, height], [size.width, size.height], kernel).map_err(refused)?;
     Image::new(size.width, size.height, channels, data)
 }
 
@@ -175,6 +179,17 @@ mod tests {
                 let plane: Vec<u8> = small.data().iter().skip(c).step_by(channels).copied().collect();
                 assert_eq!(plane, expected.data());
             }
+        }
+    }
+
+    #[test]
+    fn what_is_beside_a_part_weighs_nothing() {
+        let edge = Image::new(4, 4, 1, (0..16).map(|i| if i % 4 < 2 { 0 } else { 200 }).collect()).unwrap();
+        let part = Part { left: 2, top: 0, width: 2, height: 4 };
+        for (size, kind) in
+            [(Size::square(1), Interpolation::Bilinear), (Size::square(7), Interpolation::Bicubic)]
+        {
+            assert!(resize_part(&edge, part, size, kind).unwrap().data().iter().all(|v| *v == 200));
         }
     }
 
