@@ -167,7 +167,7 @@ pub struct Fingerprint {
     pub train: String,
     /// The validation part's hash.
     pub val: String,
-    /// A hash over the recipe, its name and description left out, and `recompute`.
+    /// A hash over the recipe, its name and description left out, and `recompute` and `retention`.
     pub recipe: String,
     /// How pixels become the network's input.
     pub preprocess: String,
@@ -177,8 +177,8 @@ impl Fingerprint {
     pub(crate) fn of(job: &Job) -> Self {
         let mut recipe = job.recipe.clone();
         (recipe.name, recipe.about) = (String::new(), String::new());
-        // It changes no bit.
-        recipe.recompute = defrost_policy::Recompute::Auto;
+        // These change no bit of what is trained.
+        (recipe.recompute, recipe.retention) = Default::default();
         Self {
             model: job.graph.name().to_owned(),
             params: params(&job.graph),

@@ -60,6 +60,7 @@ pub fn resume(engine: &dyn Engine, job: &Job, run: &mut Run, options: Options<'_
     snapshot.fit_average(job);
     compare_by(&mut state, job);
     run.rewind_metrics(state.metrics_len)?;
+    run.write_recipe(&job.recipe.to_toml())?;
     state.fingerprint = now;
     Trainer::new(engine, job, run, options, snapshot, state)?.train(Begin::Resume)
 }
@@ -207,6 +208,8 @@ impl<'a> Trainer<'a> {
             }
             self.retention_starts()?;
             self.save()?;
+        } else if self.source_is_new()? {
+            self.retention_starts()?;
         }
         if let Begin::Proceed { what, reason } = begin {
             self.decide(what, reason)?;

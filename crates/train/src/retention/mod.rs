@@ -21,7 +21,7 @@ use std::time::Instant;
 use defrost_augment::Pipeline;
 use defrost_data::{Dataset, Loader, LoaderOptions, Sampling};
 use defrost_exec::{Engine, Images, Session};
-use defrost_graph::{Graph, ParamStore};
+use defrost_graph::{Graph, Marking, NodeId, ParamStore, Statistics};
 use defrost_policy::{Loss, Metric};
 use defrost_tensor::PixelScale;
 
@@ -60,7 +60,7 @@ pub struct SourceTask {
 pub(crate) struct Retention {
     images: usize,
     pixels: Vec<u8>,
-    /// Stage by stage, at the start; empty until the first stage has moved.
+    /// Stage by stage, at the start; empty where no stage will ever move.
     start: Vec<Option<Gram>>,
     known: Option<Known>,
     source: Option<Source>,
@@ -108,13 +108,20 @@ impl Retention {
                 pixels.extend(batch.pixels);
             }
         }
+        let mut start = Vec::new();
+        if images > 1 && body_moves(job) {
+            // In a session of its own: what is folded, and so the last bit, is not left to the phase that happens to run.
+            let mut session = engine.open(Arc::clone(&job.graph), &job.params)?;
+            let stages = session.stages(images, Images::Pixels(&pixels, &job.pixels))?;
+            start = stages.iter().map(|features| Gram::of(features, images)).collect();
+        }
         let source = |task: &SourceTask| -> Result<Source> {
             let session = engine.open(Arc::clone(&task.graph), &task.params)?;
             let options = LoaderOptions { cache_bytes: options.image_cache, ..loader_options.clone() };
             Ok(Source { session, loader: Loader::new(Arc::clone(&task.data), task.eval.clone(), options)? })
         };
         let source = job.source.as_ref().map(source).transpose()?;
-        Ok(Some(Self { images, pixels, start: Vec::new(), known: None, source }))
+        Ok(Some(Self { images, pixels, start, known: None, source }))
     }
 
     /// What trains has changed, or weights were loaded.
@@ -144,7 +151,20 @@ impl Retention {
 }
 
 impl Trainer<'_> {
-    /// Measures where a fresh run starts from, and says so.
+    /// Whether the run has not said yet how well the images of the source task are answered at its start: they were given
+    /// first, or others were, when it was resumed.
+    pub(crate) fn source_is_new(&self) -> Result<bool> {
+        let Some(source) = self.job.source.as_ref().filter(|_| self.retention.is_some()) else {
+            return Ok(false);
+        };
+        let said = self.run.folder().events()?.into_iter().rev().find_map(|event| match event {
+            Event::Retention(start) => Some(start.source_images),
+            _ => None,
+        });
+        Ok(said != Some(source.data.len()))
+    }
+
+    /// Measures where the run started from, and says so.
     pub(crate) fn retention_starts(&mut self) -> Result<()> {
         let Some(mut retention) = self.retention.take() else { return Ok(()) };
         let began = Instant::now();
@@ -216,12 +236,6 @@ impl Trainer<'_> {
         }
         let n = retention.images;
         let pixels = Images::Pixels(&retention.pixels, &job.pixels);
-        if retention.start.is_empty() {
-            self.session.set_params(&job.params)?;
-            let stages = self.session.stages(n, pixels);
-            self.session.set_params(params)?;
-            retention.start = stages?.iter().map(|features| Gram::of(features, n)).collect();
-        }
         let compare = |stages: Vec<Vec<f32>>| -> Vec<Option<f64>> {
             let one = |(i, (now, then)): (usize, (&Vec<f32>, &Option<Gram>))| match then {
                 _ if i < moved => Some(1.0),
@@ -243,6 +257,19 @@ impl Trainer<'_> {
         let behind = compare(self.session.stages(n, Images::Features(&known.features))?);
         Ok(behind.into_iter().zip(&known.similarity).map(|(now, before)| now.or(*before)).collect())
     }
+}
+
+/// Whether any phase changes anything before the head.
+fn body_moves(job: &Job) -> bool {
+    let graph = &*job.graph;
+    let moves = |marking: &Marking| {
+        let body = |id: &NodeId| !graph.stages()[graph.blocks()[graph.node(*id).block].stage].head;
+        graph.node_ids().skip(1).filter(body).any(|id| {
+            let trains = graph.node(id).op.params().iter().any(|&p| marking.params.trains(p));
+            trains || marking.statistics(id) != Statistics::Running
+        })
+    };
+    job.phases.iter().any(|phase| (0..phase.steps()).any(|step| moves(phase.step(step).0)))
 }
 
 /// `‖w - w₀‖ / ‖w₀‖` of each stage's parameters; `None` for a stage without any, or one that began at 0 and did not stay.

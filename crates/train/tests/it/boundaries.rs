@@ -139,3 +139,56 @@ fn phases_that_start_from_checkpoints_and_from_a_sweep() {
         ],
     );
 }
+
+#[test]
+fn every_schedule_goes_on_as_it_was() {
+    let plateau = || Schedule::Plateau {
+        metric: Metric::TrainLoss,
+        mode: Mode::Max,
+        factor: 0.5,
+        patience: 1,
+        min_delta: 0.0,
+        cooldown: 0,
+        min_factor: 0.0,
+    };
+    let schedules = [
+        Schedule::Constant {},
+        Schedule::Step { every: 1, gamma: 0.5 },
+        Schedule::MultiStep { at: vec![1, 2], gamma: 0.3 },
+        Schedule::Exponential { gamma: 0.6 },
+        Schedule::Polynomial { power: 2.0, end: 0.1 },
+        Schedule::Cosine { end: 0.1, cycles: 2, mult: 2.0 },
+        Schedule::one_cycle(),
+        Schedule::FlatCosine { flat: 0.4, div_final: 1e3 },
+        plateau(),
+        Schedule::Table { factors: vec![(0, 1.0), (1, 0.1), (2, 0.01)] },
+    ];
+    for (i, schedule) in schedules.into_iter().enumerate() {
+        // Three batches an epoch, two of them a step: an epoch ends in the middle of one.
+        let mut warmed = phase("warmed", 3, "all").lr([1e-3, 1e-2]).schedule(schedule).accumulate(32);
+        warmed.warmup = (i % 2 == 0).then_some(Warmup { epochs: 0.6, start: 0.1 });
+        let mut recipe = short().phase(warmed).phase(phase("after", 1, "head"));
+        recipe.ema = Some(tiny::ema(1 + i % 3, i % 2 == 1));
+        check(&job(recipe), [vec![4], vec![8], (1..12).collect()]);
+    }
+}
+
+#[test]
+fn every_unit_and_moment_of_thawing_goes_on_as_it_was() {
+    let units = [Unit::Stage, Unit::Block, Unit::Group, Unit::All];
+    let mut thaws: Vec<_> = units.map(|unit| Thaw::by(unit).every(1).lr_factor(0.7)).into();
+    thaws.push(Thaw::steps(["body.*", "stem.bn.*"]).at([1, 2]));
+    let out_of_reach = Plateau::of(Metric::Loss, 1).min_delta(100.0);
+    thaws.push(
+        Thaw::by(Unit::Stage).on_plateau(out_of_reach).restore_best().rollback(Rollback::of(Metric::Loss, 1)),
+    );
+    for (i, thaw) in thaws.into_iter().enumerate() {
+        let mut gradual = phase("gradual", 4, "head").schedule(Schedule::cosine()).thaw(thaw);
+        gradual.accumulate = [0, 32][i % 2];
+        let mut recipe = short().phase(gradual);
+        recipe.ema = (i % 3 == 0).then(|| tiny::ema(2, false));
+        let job = job(recipe);
+        assert!(!job.phases[0].thaws.is_empty());
+        check(&job, [vec![5], vec![7], (1..12).collect()]);
+    }
+}

@@ -217,7 +217,12 @@ fn another_run_is_not_mistaken_for_this_one() {
     assert_eq!(refused(&job(slower), &mut run, vec![Aspect::Data]), [Aspect::Recipe]);
     let mut renamed = recipe();
     renamed.about = "another description".into();
-    assert_eq!(refused(&job(renamed), &mut run, vec![Aspect::Data]), [], "words do not make another run");
+    renamed.retention.every = 3;
+    assert_eq!(
+        refused(&job(renamed), &mut run, vec![Aspect::Data]),
+        [],
+        "words and measures make no other run"
+    );
     let text = TrainError::Different(first_difference()).to_string();
     assert!(text.contains("--accept data"), "{text}");
 }

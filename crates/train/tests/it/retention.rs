@@ -1,12 +1,13 @@
 //! How far a network moves, measured epoch by epoch, and that measuring leaves no trace.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use defrost_data::{Loader, LoaderOptions, Sampling};
 use defrost_exec::{Engine as _, Images};
 use defrost_graph::{Graph, ParamStore};
 use defrost_policy::{Metric, PhaseSpec, Recipe, Selector};
-use defrost_train::{Epoch, Event, Folder, Job, Outcome, SourceTask, linear_cka};
+use defrost_train::{Epoch, Event, Folder, Job, Options, Outcome, SourceTask, linear_cka};
 
 use crate::tiny::{self, bare, engine, fit, job, weights};
 
@@ -165,4 +166,41 @@ fn the_source_task_is_answered_through_its_own_head() {
         start.source_accuracy,
         "the body is frozen"
     );
+}
+
+#[test]
+fn a_source_task_that_comes_with_resuming_is_measured_from_the_start() {
+    let mut job = job(there_and_back());
+    let stop = AtomicBool::new(false);
+    let on_event = |e: &Event| {
+        if matches!(e, Event::Epoch(_)) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let options_ = Options { stop: Some(&stop), on_event: Box::new(on_event), ..tiny::options() };
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = tiny::new_run(dir.path());
+    defrost_train::fit(&engine(), &job, &mut run, options_).unwrap();
+    job.source = Some(source(&job));
+    job.recipe.retention.source = Some("source".into());
+    let outcome = defrost_train::resume(&engine(), &job, &mut run, tiny::options()).unwrap();
+    let epochs = outcome.history.iter().map(|e| e.metrics.contains_key("source_accuracy"));
+    assert!(epochs.enumerate().all(|(i, has)| has == (i > 0)), "{:?}", outcome.history);
+    let folder = Folder::open(dir.path()).unwrap();
+    let starts = folder.events().unwrap().into_iter().filter_map(|e| match e {
+        Event::Retention(start) => Some(start.source_accuracy),
+        _ => None,
+    });
+    let starts: Vec<_> = starts.collect();
+    let whole = self::run(&job);
+    let at_start =
+        Folder::open(whole.0.path()).unwrap().events().unwrap().into_iter().find_map(|e| match e {
+            Event::Retention(start) => start.source_accuracy,
+            _ => None,
+        });
+    assert_eq!(starts, [None, at_start]);
+    assert!(folder.recipe().unwrap().contains("source = \"source\""), "it goes on with it next time");
+    let (last, same) =
+        (tiny::weights(&folder, "last"), tiny::weights(&Folder::open(whole.0.path()).unwrap(), "last"));
+    assert!(last == same, "and changes no bit");
 }
