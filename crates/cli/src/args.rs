@@ -47,9 +47,9 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   defrost probe photos                           a table and where to cut
   defrost probe photos --out probed.toml         and the recipe: defrost train photos --recipe probed.toml
-  defrost probe photos --svg probes.svg --json")]
+  defrost probe photos --plot probes.svg --json")]
     Probe(crate::probe::Probe),
-    /// Measure a run's best network on a folder of pictures
+    /// Measure a run's best network on pictures: on their validation part where they have one, else on all
     #[command(after_help = "Example:
   defrost eval runs/photos-1 more-photos --json")]
     Eval(Eval),
@@ -142,6 +142,33 @@ pub(crate) struct Recipe {
     pub(crate) set: Vec<String>,
 }
 
+/// Pictures and what they show.
+#[derive(Args, Debug)]
+pub(crate) struct Data {
+    /// The folder of pictures: one sub-folder a class, or train/ and val/ with such folders; or a table (.csv)
+    #[arg(value_name = "DATA")]
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) table: Table,
+}
+
+/// What a table of pictures needs beside itself.
+#[derive(Args, Debug)]
+pub(crate) struct Table {
+    /// The folder that the paths of a table are relative to, if not the table's own
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) images: Option<PathBuf>,
+}
+
+impl Data {
+    /// A training on these pictures.
+    pub(crate) fn fine_tune(&self) -> defrost::FineTune {
+        let mut fine_tune = defrost::FineTune::on(&self.path);
+        fine_tune.images.clone_from(&self.table.images);
+        fine_tune
+    }
+}
+
 /// Where it runs.
 #[derive(Args, Debug)]
 pub(crate) struct Device {
@@ -168,9 +195,8 @@ pub(crate) struct Train {
     /// The folder of pictures: one sub-folder a class, or train/ and val/ with such folders; or a table (.csv)
     #[arg(required_unless_present = "resume")]
     pub(crate) data: Option<PathBuf>,
-    /// The folder that the paths of a table are relative to, if not the table's own
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) images: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) table: Table,
     #[command(flatten)]
     pub(crate) recipe: Recipe,
     #[command(flatten)]
@@ -226,9 +252,8 @@ pub(crate) struct Plan {
     /// The folder of pictures, or a table; without one, say how many classes
     #[arg(required_unless_present = "classes")]
     pub(crate) data: Option<PathBuf>,
-    /// The folder that the paths of a table are relative to, if not the table's own
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) images: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) table: Table,
     /// Classes, in place of a folder
     #[arg(long, value_name = "N")]
     pub(crate) classes: Option<usize>,
@@ -244,11 +269,8 @@ pub(crate) struct Plan {
 
 #[derive(Args, Debug)]
 pub(crate) struct LrFind {
-    /// The folder of pictures, or a table
-    pub(crate) data: PathBuf,
-    /// The folder that the paths of a table are relative to, if not the table's own
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) images: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: Data,
     #[command(flatten)]
     pub(crate) recipe: Recipe,
     #[command(flatten)]
@@ -278,11 +300,8 @@ pub(crate) struct LrFind {
 
 #[derive(Args, Debug)]
 pub(crate) struct Lint {
-    /// The folder of pictures, or a table
-    pub(crate) data: PathBuf,
-    /// The folder that the paths of a table are relative to, if not the table's own
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) images: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: Data,
     #[command(flatten)]
     pub(crate) recipe: Recipe,
     /// Print JSON, one line a finding
@@ -294,11 +313,8 @@ pub(crate) struct Lint {
 pub(crate) struct Eval {
     /// The run
     pub(crate) run: PathBuf,
-    /// The folder of pictures, or a table; its validation part where it has one, else all of it
-    pub(crate) data: PathBuf,
-    /// The folder that the paths of a table are relative to, if not the table's own
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) images: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: Data,
     /// Average over views of each picture: plain, flip, five_crop, ten_crop, augmented or a number of augmented views
     /// [default: as the run's recipe says]
     #[arg(long, value_name = "VIEWS")]

@@ -3,15 +3,13 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use defrost::FineTune;
 use defrost::policy::{Doubt, Severity};
 
 use crate::args;
 
 pub(crate) fn run(args: &args::Lint) -> anyhow::Result<ExitCode> {
     let recipe = args.recipe.resolve()?;
-    let mut fine_tune = FineTune::on(&args.data).recipe(recipe);
-    fine_tune.images.clone_from(&args.images);
+    let fine_tune = args.data.fine_tune().recipe(recipe);
     let prepared = args.recipe.prepare(fine_tune, args.json)?;
     let doubts = prepared.lint();
     let mut out = std::io::stdout().lock();
@@ -27,7 +25,7 @@ pub(crate) fn run(args: &args::Lint) -> anyhow::Result<ExitCode> {
             out,
             "no warnings about recipe `{}` on {}",
             prepared.fine_tune.recipe.name,
-            args.data.display()
+            args.data.path.display()
         )?;
     }
     Ok(ExitCode::from(u8::from(warnings > 0)))

@@ -7,18 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use defrost::policy::{Phase, Suggestion, Sweep};
+use defrost::report;
 use defrost::train::{LrFind, Options};
-use defrost::{FineTune, report};
 
 use crate::{Usage, args};
 
-/// Pixels of the picture for each of the drawing's.
-const SCALE: f32 = 2.0;
-
 pub(crate) fn run(args: &args::LrFind) -> anyhow::Result<ExitCode> {
     let recipe = args.recipe.resolve()?;
-    let mut fine_tune = FineTune::on(&args.data).recipe(recipe).device(args.device.name());
-    fine_tune.images.clone_from(&args.images);
+    let fine_tune = args.data.fine_tune().recipe(recipe).device(args.device.name());
     let prepared = args.recipe.prepare(fine_tune, args.json)?;
     let phase = phase(&prepared.phases, args.phase.as_deref())?;
     let sweep = sweep(args, prepared.phases[phase].find_lr.as_ref())?;
@@ -105,14 +101,5 @@ fn draw(path: &Path, found: &LrFind) -> anyhow::Result<()> {
     let points: Vec<_> = found.points.iter().map(|p| (p.lr, p.loss)).collect();
     let named: Vec<_> = found.suggestions.iter().map(|s| (s.reading.as_str(), s.lr)).collect();
     let svg = report::lr_find_svg(&points, &named)?;
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("svg") => defrost::weights::atomic::write_bytes(path, svg.as_bytes())?,
-        Some("png") => defrost::weights::atomic::write_bytes(path, &report::png(&svg, SCALE)?)?,
-        _ => {
-            return Err(
-                Usage::new(format!("{}: the name of a plot ends in .svg or .png", path.display())).into()
-            );
-        }
-    }
-    Ok(())
+    crate::plot::write(path, &svg)
 }

@@ -10,6 +10,7 @@ mod inspect;
 mod lint;
 mod lr_find;
 mod plan;
+mod plot;
 mod predict;
 mod probe;
 mod profile;

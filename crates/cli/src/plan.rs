@@ -18,7 +18,7 @@ pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
     let (model, phases, batch) = match &args.data {
         Some(data) => {
             let mut fine_tune = FineTune::on(data).recipe(recipe.clone());
-            fine_tune.images.clone_from(&args.images);
+            fine_tune.images.clone_from(&args.table.images);
             let prepared = args.recipe.prepare(fine_tune, args.json)?;
             let batch = recipe.batch_size.min(prepared.splits.train.len());
             (prepared.model, prepared.phases, batch)

@@ -17,7 +17,7 @@ use crate::{Usage, args};
 
 pub(crate) fn eval(args: &args::Eval) -> anyhow::Result<ExitCode> {
     let trained = with_views(Trained::open(&args.run)?.on(&args.device.name())?, args.tta.as_deref())?;
-    let result = trained.evaluate(&args.data, args.images.as_deref(), &mut |_, _| ())?;
+    let result = trained.evaluate(&args.data.path, args.data.table.images.as_deref(), &mut |_, _| ())?;
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&result)?)?;

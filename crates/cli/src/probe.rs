@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use defrost::{FineTune, Probed};
+use defrost::Probed;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::format::{percent, seconds};
@@ -13,11 +13,8 @@ use crate::{Usage, args};
 /// Its arguments.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Probe {
-    /// The folder of pictures: one sub-folder a class, or train/ and val/ with such folders; or a table (.csv)
-    pub(crate) data: PathBuf,
-    /// The folder that the paths of a table are relative to, if not the table's own
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) images: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: args::Data,
     #[command(flatten)]
     pub(crate) recipe: args::Recipe,
     #[command(flatten)]
@@ -25,9 +22,9 @@ pub(crate) struct Probe {
     /// Write the recipe that the probes recommend
     #[arg(long, short, value_name = "FILE.toml")]
     pub(crate) out: Option<PathBuf>,
-    /// Write a plot
-    #[arg(long, value_name = "FILE.svg")]
-    pub(crate) svg: Option<PathBuf>,
+    /// Write a plot, .svg or .png
+    #[arg(long, alias = "svg", value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -38,8 +35,7 @@ const BAR: usize = 32;
 
 pub(crate) fn run(args: &Probe) -> anyhow::Result<ExitCode> {
     let recipe = args.recipe.resolve()?;
-    let mut fine_tune = FineTune::on(&args.data).recipe(recipe).device(args.device.name());
-    fine_tune.images.clone_from(&args.images);
+    let fine_tune = args.data.fine_tune().recipe(recipe).device(args.device.name());
     let prepared = args.recipe.located(fine_tune.prepare())?;
     let images = prepared.splits.train.len() + prepared.splits.val.len();
     let bar = ProgressBar::new(images as u64);
@@ -55,8 +51,8 @@ pub(crate) fn run(args: &Probe) -> anyhow::Result<ExitCode> {
     })?;
     bar.finish_and_clear();
     let Some(found) = found else { return Ok(ExitCode::from(130)) };
-    if let Some(path) = &args.svg {
-        write(path, &defrost::report::probe_svg(&found.probes).map_err(defrost::Error::from)?)?;
+    if let Some(path) = &args.plot {
+        crate::plot::write(path, &defrost::report::probe_svg(&found.probes).map_err(defrost::Error::from)?)?;
     }
     if let Some(path) = &args.out {
         write(path, &recipe_text(&found))?;
@@ -82,12 +78,14 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 /// The recipe with the table it comes from.
 fn recipe_text(found: &Probed) -> String {
     let probes = &found.probes;
-    let rows = probes.stages.iter().map(|p| format!("#   {:<14} {:>7}\n", p.stage, percent(p.accuracy)));
+    let rows = probes
+        .stages
+        .iter()
+        .map(|p| format!("#   {:<14} {:>7} ± {:>5}\n", p.stage, percent(p.accuracy), percent(p.error)));
     format!(
-        "# By `defrost probe` of {} on {} + {} pictures: accuracies of linear probes\n{}# {}\n{}",
+        "# By `defrost probe` of {} on {} pictures: accuracies of linear probes, cross-validated\n{}# {}\n{}",
         probes.model,
         probes.train_images,
-        probes.val_images,
         rows.collect::<String>(),
         found.advice.reason,
         found.recipe.to_toml()
@@ -101,28 +99,29 @@ fn show(found: &Probed, args: &Probe) -> anyhow::Result<()> {
     let name = probes.stages.iter().map(|p| p.stage.len()).max().unwrap_or(0).max(5);
     writeln!(
         out,
-        "  probes      of {}, fitted to {} pictures, measured on {} (chance {}), {}",
+        "  probes      of {}, {} pictures in {} folds (chance {}), {}",
         probes.model,
         probes.train_images,
-        probes.val_images,
+        probes.folds,
         percent(probes.chance),
-        seconds(probes.seconds + probes.stages.iter().map(|p| p.seconds).sum::<f64>())
+        seconds(probes.seconds)
     )?;
-    writeln!(out, "\n  {:<name$}  features    train  accuracy          work", "stage")?;
+    writeln!(out, "\n  {:<name$}  features  accuracy            train      val    work", "stage")?;
     for (i, probe) in probes.stages.iter().enumerate() {
         writeln!(
             out,
-            "  {:<name$}  {:>8}  {:>7}  {:>7} ± {:>5}  {:>4.0} %  {}",
+            "  {:<name$}  {:>8}  {:>7} ± {:>5}  {:>7}  {:>7}  {:>4.0} %  {}",
             probe.stage,
             probe.features,
-            percent(probe.train_accuracy),
             percent(probe.accuracy),
-            percent(probes.error(probe.accuracy)),
+            percent(probe.error),
+            percent(probe.train_accuracy),
+            percent(probe.val_accuracy),
             100.0 * probe.work,
             bar(probe.accuracy / most)
         )?;
         if i + 1 == advice.freeze && advice.freeze < advice.of {
-            writeln!(out, "  {}", "─ cut ".to_owned() + &"─".repeat(name + 46 + BAR))?;
+            writeln!(out, "  {}", "─ cut ".to_owned() + &"─".repeat(name + 56 + BAR))?;
         }
     }
     let cut = match advice.freeze.checked_sub(1).map(|i| &probes.stages[i].stage) {
@@ -130,12 +129,12 @@ fn show(found: &Probed, args: &Probe) -> anyhow::Result<()> {
         None => "nowhere".into(),
     };
     writeln!(out, "\n  cut         {cut}: {}", advice.reason)?;
-    if let Some(path) = &args.svg {
+    if let Some(path) = &args.plot {
         writeln!(out, "  plot        {}", path.display())?;
     }
     match &args.out {
         Some(path) => {
-            let (data, path) = (args.data.display(), path.display());
+            let (data, path) = (args.data.path.display(), path.display());
             writeln!(out, "  recipe      {path}: {}", found.recipe.about)?;
             writeln!(out, "  train       defrost train {data} --recipe {path}")?;
         }

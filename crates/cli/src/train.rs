@@ -86,7 +86,7 @@ fn fresh(args: &args::Train) -> anyhow::Result<FineTune> {
     save(args, &mut recipe);
     let folder = args.run.clone().unwrap_or_else(|| new_folder(&data, &recipe));
     let mut fine_tune = FineTune::on(data);
-    fine_tune.images.clone_from(&args.images);
+    fine_tune.images.clone_from(&args.table.images);
     Ok(fine_tune.recipe(recipe).device(args.device.name()).into_folder(folder))
 }
 
@@ -131,7 +131,7 @@ fn resumed(args: &args::Train, run: &Path) -> anyhow::Result<(FineTune, Start)> 
     // The folder of a table goes with the table.
     let mut fine_tune = FineTune::on(data);
     fine_tune.images =
-        args.images.clone().or_else(|| defrost::images_of(run).filter(|_| args.data.is_none()));
+        args.table.images.clone().or_else(|| defrost::images_of(run).filter(|_| args.data.is_none()));
     Ok((fine_tune.recipe(recipe).device(args.device.name()).into_folder(run), start))
 }
 

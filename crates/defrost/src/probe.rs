@@ -2,9 +2,7 @@
 
 use defrost_augment::Size;
 use defrost_data::{Loader, LoaderOptions};
-use defrost_policy::{
-    Norm, NormMode, PhaseSpec, Plateau, Recipe, Rollback, Schedule, Selector, Start as From, Thaw,
-};
+use defrost_policy::{Norm, NormMode, PhaseSpec, Recipe, Schedule, Selection, Selector, Start as From};
 use defrost_train::{Advice, Probes};
 use std::sync::Arc;
 
@@ -53,51 +51,39 @@ impl Prepared {
     }
 }
 
-/// `base` with the phases that the advice asks for: the head on what is frozen, then all that lies behind the cut, then, as
-/// long as it helps, one stage after another in front of it.
+/// `base`, frozen up to the cut: its first phase that trains the head alone, then its last that trains more, of which only
+/// what lies behind the cut is left, each stage at the rate that it has there. Where probes show no place to cut, because they
+/// get better up to the last stage, `base` is what they recommend; where nothing carries, everything trains.
 fn recommended(base: &Recipe, probes: &Probes, advice: &Advice) -> Recipe {
     let mut recipe = base.clone();
     recipe.name = "probed".into();
-    let cut = advice.freeze.checked_sub(1).and_then(|i| probes.stages.get(i));
-    recipe.about = match cut {
-        Some(stage) if advice.freeze < advice.of => {
-            format!("by probes: frozen up to {}, trained behind it", stage.stage)
-        }
-        Some(_) => "by probes: the whole body carries; its last stage is tried first".into(),
-        None => "by probes: nothing carries, so everything trains".into(),
-    };
-    let head =
-        |epochs| PhaseSpec::new("head", epochs, Selector::Head).lr(3e-3).schedule(Schedule::one_cycle());
-    let quiet = || Norm::from(NormMode::AffineOnly);
-    if advice.freeze == 0 {
+    let Some(cut) = advice.freeze.checked_sub(1).and_then(|i| probes.stages.get(i)) else {
+        recipe.about = "by probes: nothing carries, so everything trains".into();
+        let head = PhaseSpec::new("head", 1, Selector::Head).lr(3e-3).schedule(Schedule::one_cycle());
         let all = PhaseSpec::new("everything", 25, Selector::All).lr(2e-3).schedule(Schedule::one_cycle());
-        recipe.phases = vec![head(1), all];
+        recipe.phases = vec![head, all];
+        return recipe;
+    };
+    if advice.freeze >= advice.of {
+        recipe.about = format!("by probes: the whole body carries; as {}", base.name);
         return recipe;
     }
-    // The head is one stage more; behind the last stage there is nothing but the head, so that stage is the first to try.
-    let behind = (advice.of - advice.freeze).max(1) + 1;
-    // What is frozen is computed once for each view: one view would be a training part without augmentation.
-    recipe.data.views = recipe.data.views.max(4);
-    let tune = PhaseSpec::new("behind the cut", 8, Selector::LastStages(behind))
-        .norm(quiet())
-        .lr([2e-5, 5e-4])
-        .schedule(Schedule::one_cycle());
-    let mut thaw = Thaw::default();
-    (thaw.every, thaw.restore_best, thaw.lr_factor) = (2, true, 0.7);
-    let (mut plateau, mut rollback) = (Plateau::default(), Rollback::default());
-    (plateau.patience, rollback.patience, rollback.tolerance) = (1, 2, 0.01);
-    (thaw.plateau, thaw.rollback) = (Some(plateau), Some(rollback));
-    let mut phases = vec![head(4), tune];
-    if advice.freeze > 1 {
-        let before = PhaseSpec::new("before the cut", 8, Selector::LastStages(behind))
-            .norm(quiet())
-            .lr([1e-5, 2e-4])
-            .schedule(Schedule::FlatCosine { flat: 0.75, div_final: 1e5 })
-            .start(From::Best { before: 0 })
-            .thaw(thaw);
-        phases.push(before);
-    }
-    recipe.phases = phases;
+    recipe.about = format!("by probes: frozen up to {}, trained behind it", cut.stage);
+    let alone = Selection::from(Selector::Head);
+    let head = base.phases.iter().find(|phase| phase.train == alone).cloned();
+    let body =
+        base.phases.iter().rev().find(|phase| phase.train != alone && !phase.train.0.is_empty()).cloned();
+    let defaults = || {
+        let head = PhaseSpec::new("head", 5, Selector::Head).lr(3e-3).schedule(Schedule::one_cycle());
+        let body = PhaseSpec::new("", 10, Selector::All).lr([2e-5, 1e-3]).schedule(Schedule::one_cycle());
+        (head, body.norm(Norm::from(NormMode::AffineOnly)))
+    };
+    let (head, mut body) = (head.unwrap_or_else(|| defaults().0), body.unwrap_or_else(|| defaults().1));
+    body.name = "behind the cut".into();
+    // The head is one stage more.
+    body.train = Selector::LastStages(advice.of - advice.freeze + 1).into();
+    (body.thaw, body.start) = (None, From::Last);
+    recipe.phases = vec![head, body];
     recipe
 }
 
@@ -108,10 +94,10 @@ mod tests {
 
     fn probes(accuracies: &[f64]) -> Probes {
         let mut probes = Probes::default();
-        (probes.val_images, probes.chance) = (400, 0.1);
+        (probes.folds, probes.chance) = (5, 0.1);
         for (i, &accuracy) in accuracies.iter().enumerate() {
             let mut probe = Probe::default();
-            (probe.stage, probe.accuracy) = (format!("features.{i}"), accuracy);
+            (probe.stage, probe.accuracy, probe.error) = (format!("features.{i}"), accuracy, 0.02);
             probes.stages.push(probe);
         }
         probes
@@ -121,6 +107,7 @@ mod tests {
     fn what_is_recommended_freezes_up_to_the_cut_and_can_run() {
         let base = Recipe::named("two-stage").unwrap();
         let graph = defrost_zoo::ModelSpec::new(defrost_zoo::Arch::MobilenetV2, 10).build().unwrap();
+        let whole = base.resolve(&graph).unwrap();
         let of = graph.stages().iter().filter(|s| !s.head).count();
         for freeze in 0..=of {
             let rising = |i: usize| if freeze == 0 { 0.1 } else { 0.2 + 0.04 * i.min(freeze - 1) as f64 };
@@ -138,8 +125,17 @@ mod tests {
                 };
                 (0..of).take_while(|&s| !trains(s)).count()
             };
-            let want = if freeze == 0 { 0 } else { freeze.min(of - 1) };
+            // Where all of the body carries, nothing says where to cut.
+            let want = if freeze == of { 0 } else { freeze };
             assert_eq!((frozen(&phases[0]), frozen(&phases[1])), (of, want), "{}", advice.reason);
+            // A stage that trains does so at the rate that it has in the recipe that this one comes from.
+            let rate = |phase: &defrost_policy::Phase, id| {
+                phase.groups.iter().find(|g| g.params.contains(&id)).map_or(0.0, |g| g.lr)
+            };
+            for id in graph.param_ids().filter(|&id| freeze > 0 && phases[1].marking.params.trains(id)) {
+                let (rate, own) = (rate(&phases[1], id), rate(&whole[1], id));
+                assert!((rate / own - 1.0).abs() < 1e-9, "{}: {rate}, not {own}", graph.param(id).name);
+            }
             assert!(phases.iter().all(|p| p.warnings.is_empty()), "{:?}", phases[1].warnings);
         }
     }

@@ -76,7 +76,7 @@ pub use loss::{sigmoid, softmax};
 pub use lr_find::lr_find;
 pub use outputs::{Outputs, Truth};
 pub use phase::lr_found;
-pub use probe::{Advice, Probe, Probes, STRENGTHS, probe};
+pub use probe::{Advice, FOLDS, Probe, Probes, STRENGTHS, probe};
 pub use proceed::{phases_done, proceed};
 pub use profile::{KernelSeconds, Profile};
 pub use retention::{DRIFT, SIMILARITY, SOURCE_ACCURACY, SourceTask, linear_cka};

@@ -11,7 +11,7 @@ fn probes_write_a_recipe_that_runs() {
     let here = temp.path();
     photos(&here.join("photos"), 8);
     let arguments =
-        ["probe", "photos", "--image-size", "32", "--batch", "4", "--out", "probed.toml", "--svg", "p.svg"];
+        ["probe", "photos", "--image-size", "32", "--batch", "4", "--out", "probed.toml", "--plot", "p.svg"];
     let text = stdout(&run(here, &arguments, 0));
     for part in
         ["features.0", "features.18", "100.0 %", "cut ", "█", "defrost train photos --recipe probed.toml"]

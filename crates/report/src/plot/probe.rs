@@ -27,24 +27,23 @@ pub fn probe_svg(probes: &Probes) -> Result<String> {
     let each: Vec<_> =
         probes.stages.iter().map(|p| format!("{} {}", p.stage, say::percent(p.accuracy))).collect();
     let words = format!("Accuracy of linear probes: {}. {}.", each.join(", "), advice.reason);
-    let high =
-        probes.stages.iter().map(|p| p.accuracy + probes.error(p.accuracy)).fold(probes.chance, f64::max);
+    let high = probes.stages.iter().map(|p| p.accuracy + p.error).fold(probes.chance, f64::max);
     let svg = drawing(WIDTH, height, &words, |ground| {
-        let x = Axis::linear((0.0, (high * 1.08).clamp(0.05, 1.0)), 6, |v| format!("{:.0} %", 100.0 * v));
+        let x = Axis::linear((0.0, (high * 1.15).clamp(0.05, 1.05)), 6, |v| format!("{:.0} %", 100.0 * v));
         let middle = |i: usize| -(i as f64) - 0.5;
         let ticks = probes.stages.iter().enumerate().map(|(i, p)| (middle(i), p.stage.clone())).collect();
         let y = Axis { range: (-(n as f64), 0.0), ticks };
         let frame = (112.0, 36.0, f64::from(WIDTH) - 56.0, f64::from(height) - 44.0);
         let panel = Panel::new(ground, frame, &x, &y, |_| Ok(()))?;
         panel.write("Linear probes by stage", (0.0, 12.0), Beside::Right, theme::TEXT, 13.0)?;
-        panel.x_name("accuracy on the validation part; the line is chance")?;
+        panel.x_name(&format!("accuracy on what {} fits leave out; the line is chance", probes.folds))?;
         for (i, probe) in probes.stages.iter().enumerate() {
             let (left, row) = panel.at(0.0, middle(i));
             let (right, _) = panel.at(probe.accuracy, middle(i));
             let (ink, alpha) = if i < advice.freeze { (theme::GOOD, 1.0) } else { (theme::BAD, 0.45) };
             let half = 0.34 * f64::from(ROW);
             panel.fill((left, row - half), (right, row + half), ink, alpha)?;
-            let error = probes.error(probe.accuracy);
+            let error = probe.error;
             let ends =
                 [-error, error].map(|e| panel.at((probe.accuracy + e).clamp(0.0, x.range.1), middle(i)));
             panel.stroke(&ends, theme::TEXT, 1.0)?;
@@ -72,11 +71,11 @@ mod tests {
     fn a_bar_a_stage_and_the_cut() {
         let stage = |name: &str, accuracy| {
             let mut probe = Probe::default();
-            (probe.stage, probe.accuracy) = (name.into(), accuracy);
+            (probe.stage, probe.accuracy, probe.error) = (name.into(), accuracy, 0.04);
             probe
         };
         let mut probes = Probes::default();
-        (probes.val_images, probes.chance) = (100, 0.1);
+        (probes.folds, probes.chance) = (5, 0.1);
         assert!(matches!(probe_svg(&probes), Err(Error::Nothing(_))));
         probes.stages = vec![stage("stem", 0.3), stage("a<b", 0.8), stage("top", 0.6)];
         let svg = probe_svg(&probes).unwrap();
