@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use defrost::export::onnx::{Element, Layout};
 
+use crate::data::{Data, Table};
+
 /// Fine-tunes pre-trained image classifiers.
 #[derive(Debug, Parser)]
 #[command(name = "defrost", version, propagate_version = true, max_term_width = 100)]
@@ -140,33 +142,6 @@ pub(crate) struct Recipe {
     /// Change one value of the recipe, as in `--set phase.2.lr=1e-3`; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-}
-
-/// Pictures and what they show.
-#[derive(Args, Debug)]
-pub(crate) struct Data {
-    /// The folder of pictures: one sub-folder a class, or train/ and val/ with such folders; or a table (.csv)
-    #[arg(value_name = "DATA")]
-    pub(crate) path: PathBuf,
-    #[command(flatten)]
-    pub(crate) table: Table,
-}
-
-/// What a table of pictures needs beside itself.
-#[derive(Args, Debug)]
-pub(crate) struct Table {
-    /// The folder that the paths of a table are relative to, if not the table's own
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) images: Option<PathBuf>,
-}
-
-impl Data {
-    /// A training on these pictures.
-    pub(crate) fn fine_tune(&self) -> defrost::FineTune {
-        let mut fine_tune = defrost::FineTune::on(&self.path);
-        fine_tune.images.clone_from(&self.table.images);
-        fine_tune
-    }
 }
 
 /// Where it runs.

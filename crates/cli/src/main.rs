@@ -4,6 +4,7 @@
 
 mod args;
 mod augment;
+mod data;
 mod export;
 mod format;
 mod inspect;

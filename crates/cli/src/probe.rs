@@ -14,7 +14,7 @@ use crate::{Usage, args};
 #[derive(clap::Args, Debug)]
 pub(crate) struct Probe {
     #[command(flatten)]
-    pub(crate) data: args::Data,
+    pub(crate) data: crate::data::Data,
     #[command(flatten)]
     pub(crate) recipe: args::Recipe,
     #[command(flatten)]
