@@ -174,6 +174,7 @@ impl Sample {
                     seconds: 11.3,
                     val_seconds: 2.0,
                     retention_seconds: 0.1,
+                    wait_seconds: 0.0,
                     images_per_second: 86.0,
                     best: global_epoch == 6,
                 }));
