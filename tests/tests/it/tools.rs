@@ -6,9 +6,8 @@ use std::path::Path;
 
 use defrost::zoo::{Arch, Geometry};
 use defrost::{Inspection, Trained, inspect};
+use defrost_conformance::det;
 use indexmap::IndexMap;
-
-use crate::det::det;
 
 #[derive(serde::Deserialize)]
 struct File {
@@ -53,7 +52,7 @@ fn check(tool: &str, look: impl Fn(&str, &Inspection)) {
             continue;
         }
         let trained = Trained::from_weights(&path, None, Some(64)).unwrap();
-        let input = det(&format!("{name}/input"), &[2, 3, 64, 64], 0.0, 2.0);
+        let input = det(&format!("{name}/input"), [2, 3, 64, 64], 0.0, 2.0);
         let answers = trained.predict_array(2, input.data()).unwrap();
         let mut got: Vec<Vec<f32>> = answers.into_iter().map(|answer| answer.logits).collect();
         if file.softmax {
