@@ -2,6 +2,7 @@
 
 use clap::Args;
 use defrost_kernels::conv::{self, ConvShape, Epilogue};
+use defrost_kernels::rival::product;
 use defrost_kernels::{AlignedBuf, Threads};
 use serde_json::{Value, json};
 
@@ -108,47 +109,6 @@ impl Kernels {
             *time = (both[0], both[1]);
         }
         times
-    }
-}
-
-/// `c = a · b` by the `gemm` crate; strides are of rows and columns.
-#[allow(unsafe_code)]
-fn product(
-    threads: usize,
-    [m, n, k]: [usize; 3],
-    a: &[f32],
-    sa: [usize; 2],
-    b: &[f32],
-    sb: [usize; 2],
-    c: &mut [f32],
-) {
-    assert!(a.len() >= m * k && b.len() >= k * n && c.len() >= m * n);
-    let [ra, ca] = sa.map(|s| s as isize);
-    let [rb, cb] = sb.map(|s| s as isize);
-    let parallel = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
-    // SAFETY: the strides are those of dense matrices of the asserted lengths.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.as_mut_ptr(),
-            1,
-            n as isize,
-            false,
-            a.as_ptr(),
-            ca,
-            ra,
-            b.as_ptr(),
-            cb,
-            rb,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallel,
-        );
     }
 }
 

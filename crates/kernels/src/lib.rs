@@ -33,6 +33,8 @@ mod pack;
 pub mod pool;
 pub mod probe;
 pub mod reduce;
+#[cfg(feature = "gemm")]
+pub mod rival;
 mod scratch;
 mod simd;
 #[cfg(test)]
