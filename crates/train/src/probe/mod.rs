@@ -400,9 +400,15 @@ mod tests {
         };
         let (fitted, measured) = (part(3), part(8));
         let probe = one(&fitted, &measured, 0, &folds(&fitted.labels), 2);
-        assert_eq!(probe.features, 61);
-        assert!((0.8..=0.95).contains(&probe.accuracy), "{probe:?}");
-        assert!((0.8..=0.95).contains(&probe.val_accuracy) && probe.train_accuracy >= 0.9, "{probe:?}");
-        assert!(probe.error > 0.0 && probe.error < 0.1, "{probe:?}");
+        assert_eq!((probe.features, probe.l2), (61, 0.3));
+        // scikit-learn 1.9.1: LogisticRegression(C=2 / (n l2), tol=1e-8) on the same folds. Two classes have two rows of
+        // weights here and one there, hence the 2. What a fit reaches on its own images is no measure of others.
+        let close =
+            |found: f64, theirs: f64, bound: f64| assert!((found - theirs).abs() < bound, "{probe:?}");
+        close(probe.accuracy, 0.69, 1e-9);
+        close(probe.error, 0.029154759, 1e-8);
+        close(probe.loss, 0.57156571, 1e-4);
+        close(probe.train_accuracy, 0.9, 1e-9);
+        close(probe.val_accuracy, 0.86, 1e-9);
     }
 }
