@@ -12,6 +12,7 @@ mod profile;
 mod session;
 mod update;
 
+pub use defrost_graph::{Graph, Loss, Marking, ParamId, ParamMask, ParamStore};
 pub use defrost_plan::{Options, Plan};
 pub use error::ExecError;
 pub use interpreter::Interpreter;
