@@ -26,6 +26,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("defrost-onnx", 3),
     ("defrost-ndarray", 4),
     ("defrost-wgpu", 4),
+    ("defrost-candle", 4),
     ("defrost-train", 5),
     ("defrost-report", 6),
     ("defrost", 7),

@@ -147,14 +147,14 @@ pub(crate) struct Recipe {
 /// Where it runs.
 #[derive(Args, Debug)]
 pub(crate) struct Device {
-    /// The device, see `defrost devices`: cpu, or wgpu, wgpu:INDEX, wgpu:NAME for a GPU
+    /// The device, see `defrost devices`: cpu; wgpu, wgpu:INDEX, wgpu:NAME for a GPU; candle, candle:cuda:N, candle:metal
     #[arg(long, visible_alias = "backend", default_value = "cpu", value_name = "NAME")]
     pub(crate) device: String,
     /// Compute threads; they change the time, never a bit of the result
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// In which numbers a GPU stores and multiplies activations
-    #[arg(long, value_enum, default_value_t = Activations::F32, value_name = "f32|f16")]
+    #[arg(long, value_enum, default_value_t = Activations::F32, value_name = "f32|f16|bf16")]
     pub(crate) precision: Activations,
 }
 
@@ -163,6 +163,7 @@ pub(crate) struct Device {
 pub(crate) enum Activations {
     F32,
     F16,
+    Bf16,
 }
 
 #[derive(Args, Debug)]
@@ -576,12 +577,15 @@ impl Recipe {
 impl Device {
     /// The name that [`defrost::Device::from_name`] takes.
     pub(crate) fn name(&self) -> String {
-        let name = match self.threads {
-            Some(threads) if !self.device.contains(':') && !self.device.starts_with("wgpu") => {
-                format!("{}:{threads}", self.device)
-            }
+        let name = match (self.threads, self.device.as_str()) {
+            (Some(threads), "candle" | "candle:cpu") => format!("candle:cpu:{threads}"),
+            (Some(threads), "cpu" | "ndarray") => format!("{}:{threads}", self.device),
             _ => self.device.clone(),
         };
-        if self.precision == Activations::F16 { name + ",f16" } else { name }
+        match self.precision {
+            Activations::F32 => name,
+            Activations::F16 => name + ",f16",
+            Activations::Bf16 => name + ",bf16",
+        }
     }
 }

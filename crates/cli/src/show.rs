@@ -71,10 +71,10 @@ pub(crate) fn recipes(name: Option<&str>) -> anyhow::Result<ExitCode> {
 pub(crate) fn devices() -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     for (name, about) in defrost::Device::list() {
-        writeln!(out, "{name:<8}{about}")?;
+        writeln!(out, "{name:<13}{about}")?;
     }
-    if !defrost::Device::names().contains(&"wgpu") {
-        writeln!(out, "GPUs are left out of this build: `cargo install` it with `--features wgpu`")?;
+    for backend in defrost::Device::left_out() {
+        writeln!(out, "{backend} is left out of this build: `cargo install` it with `--features {backend}`")?;
     }
     Ok(ExitCode::SUCCESS)
 }

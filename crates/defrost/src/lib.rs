@@ -12,6 +12,9 @@
 //! |---|---|---|
 //! | `cpu`, `ndarray` | the CPU | always there |
 //! | `wgpu` | a GPU over Vulkan, Metal or DirectX 12 | `wgpu` |
+//! | `candle` | candle's CPU | `candle` |
+//! | `candle:cuda:N` | an NVIDIA GPU through candle | `candle-cuda`, `candle-cudnn` |
+//! | `candle:metal` | an Apple GPU through candle | `candle-metal` |
 //!
 //! # Features
 //!
@@ -41,6 +44,8 @@ mod source;
 mod trained;
 
 pub use defrost_augment as augment;
+#[cfg(feature = "candle")]
+pub use defrost_candle as candle;
 pub use defrost_data as data;
 pub use defrost_exec as exec;
 pub use defrost_graph as graph;
