@@ -7,16 +7,17 @@ use anyhow::{Context, bail};
 
 use crate::{fetch, root, tidy};
 
-/// The GPU backend is left out by default, but tested.
-const GPU: &str = "--features=defrost-cli/wgpu,defrost-tests/wgpu,defrost-bench/wgpu";
+/// The backends that the program leaves out by default, but that are tested.
+const BACKENDS: &str = "--features=defrost-cli/wgpu,defrost-tests/wgpu,defrost-bench/wgpu,defrost-cli/candle,defrost-tests/candle";
 
 /// Each step: what it is called, and the arguments of cargo.
 const STEPS: &[(&str, &[&str])] = &[
     ("format", &["fmt", "--all", "--check"]),
-    ("lints", &["clippy", "--workspace", "--all-targets", GPU, "--quiet", "--", "--deny", "warnings"]),
-    // Without the GPU backend, as it is installed.
+    ("lints", &["clippy", "--workspace", "--all-targets", BACKENDS, "--quiet", "--", "--deny", "warnings"]),
+    // Without these backends, as it is installed.
     ("lints", &["clippy", "--package", "defrost-cli", "--quiet", "--", "--deny", "warnings"]),
-    ("tests", &["test", "--workspace", GPU, "--quiet"]),
+    ("tests", &["test", "--workspace", BACKENDS, "--quiet"]),
+    ("third party", &["test", "--manifest-path", "examples/third-party-backend/Cargo.toml", "--quiet"]),
     ("docs", &["doc", "--workspace", "--no-deps", "--quiet"]),
 ];
 

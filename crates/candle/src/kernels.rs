@@ -110,13 +110,6 @@ impl Kernels for CandleKernels {
         self.name.clone()
     }
 
-    fn supports(&self, call: &Call<Layout, Layout>) -> bool {
-        match &self.way {
-            Way::Slices(_) => true,
-            Way::Composed(composed) => composed.supports(call),
-        }
-    }
-
     fn alloc(&self, layout: Layout) -> Result<CandleBuf, KernelError> {
         let len = layout.len();
         let value = match &self.way {

@@ -1,5 +1,7 @@
 //! One binary for all tests over the facade.
 
+#[cfg(feature = "candle")]
+mod candle;
 mod exact;
 mod freezing;
 mod golden;

@@ -34,6 +34,7 @@ pub(crate) struct Composed {
     gradients: DType,
     indices: Tables<Vec<u32>>,
     means: Tables<(defrost_tensor::PoolDesc, usize, usize)>,
+    exclusive_ors: Mutex<Option<Tensor>>,
 }
 
 impl Composed {
@@ -43,12 +44,14 @@ impl Composed {
             Precision::F16 => (DType::F16, DType::F32),
             Precision::Bf16 => (DType::BF16, DType::BF16),
         };
-        Self { device, activations, gradients, indices: Tables::default(), means: Tables::default() }
-    }
-
-    /// Whether the device can run a call: candle has no operation on bits, so dropout is a kernel of ours where there is one.
-    pub(crate) fn supports(&self, call: &Call<Layout, Layout>) -> bool {
-        !matches!(call, Call::Dropout(_)) || dropout::exists_on(&self.device)
+        Self {
+            device,
+            activations,
+            gradients,
+            indices: Tables::default(),
+            means: Tables::default(),
+            exclusive_ors: Mutex::default(),
+        }
     }
 
     pub(crate) fn run(&self, call: Call<&CandleBuf, &mut CandleBuf>) -> Result<()> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use defrost_candle::{CandleKernels, CandleOptions, Place, Precision};
-use defrost_conformance::{run_all, run_plans};
+use defrost_conformance::{Case, cases, run_all, run_cases, run_plans};
 
 /// What a GPU may be off by, in terms of what a CPU may.
 const SCALE: f64 = 10.0;
@@ -53,4 +53,17 @@ fn every_call_is_right_as_a_composition() {
 fn whole_networks_are_right_as_compositions() {
     let report = run_plans(&composed(Precision::F32), SCALE, &[]);
     assert!(report.passed(), "{report}");
+}
+
+/// Half precision keeps 11 bits.
+#[test]
+fn sixteen_bits_are_right_to_sixteen_bits() {
+    let cases: Vec<_> =
+        cases().into_iter().filter(|c| c.name.starts_with("conv2d") && c.tolerance > 0.0).collect();
+    let scale = |case: &Case| 5e-3 / case.tolerance;
+    let kernels = composed(Precision::F16);
+    for case in cases.into_iter().step_by(3) {
+        let report = run_cases(&*kernels, std::slice::from_ref(&case), scale(&case), &[]);
+        assert!(report.passed(), "{report}");
+    }
 }
