@@ -2,22 +2,28 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use defrost::Start;
 use defrost::candle::{CandleEngine, CandleKernels, CandleOptions, Place};
 use defrost::device::Device;
 use defrost::exec::{Engine, Images, Options, Phase, Rate, Rule, TrainBatch};
 use defrost::graph::{Loss, Marking, ParamMask};
-use defrost::train::{Ending, Event};
 use defrost::zoo::{Arch, Head, ModelSpec};
 
-use crate::det::{det, weights};
+use crate::golden::{mobile_networks, residual_networks, vgg};
 use crate::resume::{emoji, fine_tune};
+use defrost_conformance::{det, golden_params};
 
 /// How far the losses of a run's first epoch may lie apart on the CPU and on what GPUs do, relative to 1 + the loss
 /// (`docs/backends.md`).
 const BOUND: f64 = 1e-3;
+
+/// What candle's GPUs compute, run on the CPU.
+fn composed() -> CandleEngine {
+    let mut options = CandleOptions::new(Place::Cpu { threads: None });
+    options.composed = true;
+    CandleEngine::with_kernels(Arc::new(CandleKernels::new(&options).unwrap()))
+}
 
 /// Logits, gradients and weights after a step of training of a whole network, in bits.
 fn step(device: &str, arch: &str) -> Vec<(String, Vec<u32>)> {
@@ -27,12 +33,12 @@ fn step(device: &str, arch: &str) -> Vec<(String, Vec<u32>)> {
         .with_head(Head::Linear { dropout: 0.2 });
     let graph = Arc::new(spec.build().unwrap());
     let engine = Device::from_name(device).unwrap();
-    let mut session = engine.open(Arc::clone(&graph), &weights(&graph, "candle")).unwrap();
+    let mut session = engine.open(Arc::clone(&graph), &golden_params(&graph, "candle")).unwrap();
     let mask = ParamMask::of(&graph, |_| true);
     let rates: Vec<_> = mask.iter().map(|param| Rate { param, lr: 1e-3, weight_decay: 1e-4 }).collect();
     let marking = Marking::new(&graph, mask);
     session.begin(Phase { marking, loss: Loss::CrossEntropy, options: Options::default() }).unwrap();
-    let images = det("candle/images", &[n, 3, size, size], 0.0, 2.0).into_data();
+    let images = det("candle/images", [n, 3, size, size], 0.0, 2.0).into_data();
     let images = Images::Array(&images);
     let mut targets = vec![0.0; n * classes];
     (0..n).for_each(|i| targets[i * classes + i] = 1.0 / n as f32);
@@ -67,17 +73,7 @@ fn train(
 ) -> Vec<f64> {
     let mut prepared = fine_tune(data, folder, 2).prepare().unwrap();
     prepared.engine = device;
-    let (stop, mut losses) = (AtomicBool::new(false), Vec::new());
-    let on_event = Box::new(|event: &Event| {
-        if let Event::Step(step) = event {
-            losses.push(step.loss);
-            stop.fetch_or(Some(losses.len()) == stop_at, Ordering::Relaxed);
-        }
-    });
-    let options = defrost::train::Options { stop: Some(&stop), on_event, ..Default::default() };
-    let outcome = prepared.train(start, options).unwrap();
-    assert_eq!(matches!(outcome.ending, Ending::Stopped(_)), stop_at.is_some());
-    losses
+    crate::resume::train(prepared, start, stop_at).1
 }
 
 #[test]
@@ -96,9 +92,7 @@ fn runs_move_between_devices_and_agree() {
         assert!(weights("cpu") == weights(name), "{first}, then {then}: other bits");
     }
 
-    let mut options = CandleOptions::new(Place::Cpu { threads: None });
-    options.composed = true;
-    let composed = CandleEngine::with_kernels(Arc::new(CandleKernels::new(&options).unwrap()));
+    let composed = composed();
     // An epoch of the head alone, then two of more: a third of the steps each.
     let epoch = cpu.len() / 3;
     let gpu = train(&data, &at("gpu"), Box::new(composed), Start::Fresh, Some(epoch));
@@ -107,4 +101,21 @@ fn runs_move_between_devices_and_agree() {
     assert!(gpu.len() == epoch && most <= BOUND, "apart by {most:.1e}: {cpu:?} {gpu:?}");
     // What a GPU's way has begun, the CPU ends.
     train(&data, &at("gpu"), device("cpu:2"), Start::Resume, None);
+}
+
+// torchvision's numbers are those of `golden.rs`, where `candle:cpu` is held to the bounds of `cpu`.
+
+#[test]
+fn residual() {
+    residual_networks(&(Arc::new(composed()) as Arc<dyn Engine>));
+}
+
+#[test]
+fn mobile() {
+    mobile_networks(&(Arc::new(composed()) as Arc<dyn Engine>));
+}
+
+#[test]
+fn vgg16() {
+    vgg(&(Arc::new(composed()) as Arc<dyn Engine>));
 }

@@ -22,7 +22,23 @@ use defrost::zoo::{Arch, Head, ModelSpec};
 use defrost_conformance::{det, golden_params};
 use serde_json::Value;
 
-pub(crate) struct Golden {
+/// The devices that are held to the bounds themselves.
+const CPUS: &[&str] = &[
+    "cpu",
+    #[cfg(feature = "candle")]
+    "candle:cpu",
+];
+
+/// What a GPU may be off by, in terms of what a CPU may.
+#[cfg(any(feature = "wgpu", feature = "candle"))]
+const GPU: f64 = 10.0;
+
+/// The last blocks of MobileNetV2 and of EfficientNet-Lite0, thawed in the second stage.
+const MOBILE: &[&str] = &["features.14", "features.15", "features.16", "features.17", "features.18"];
+const LITE: &[&str] = &["_blocks.13.", "_blocks.14.", "_blocks.15.", "_conv_head.", "_bn1."];
+const VGG: &[&str] = &["classifier.", "features.24", "features.26", "features.28"];
+
+struct Golden {
     /// torchvision in f32.
     json: Value,
     /// torchvision in f64.
@@ -36,12 +52,13 @@ pub(crate) struct Golden {
 }
 
 impl Golden {
-    fn load(arch: &str) -> Self {
-        Self::on(Device::from_name("cpu").unwrap().into(), 1.0, arch)
+    /// For the device called `device`, which computes on the CPU.
+    fn cpu(device: &str, name: &str) -> Self {
+        Self::on(Device::from_name(device).unwrap().into(), 1.0, name)
     }
 
     /// The golden in the files called `name`, for an engine that may be off by `scale` times what a CPU may.
-    pub(crate) fn on(engine: Arc<dyn Engine>, scale: f64, name: &str) -> Self {
+    fn on(engine: Arc<dyn Engine>, scale: f64, name: &str) -> Self {
         let read = |file: String| -> Value {
             let path = format!("{}/golden/{file}", env!("CARGO_MANIFEST_DIR"));
             serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -147,7 +164,7 @@ impl Golden {
     }
 
     /// Logits in evaluation, the loss of a step of training and the running statistics after it; the session after that.
-    pub(crate) fn evaluation(&self, options: Options) -> Box<dyn Session> {
+    fn evaluation(&self, options: Options) -> Box<dyn Session> {
         let mut session = self.open();
         session.begin(self.phase(|_| true, options)).unwrap();
         self.logits("eval_logits", &session.infer(self.n, Images::Array(&self.batch)).unwrap(), 1e-4);
@@ -158,13 +175,13 @@ impl Golden {
         session
     }
 
-    pub(crate) fn evaluation_and_gradients(&self, options: Options) {
+    fn evaluation_and_gradients(&self, options: Options) {
         let session = self.evaluation(options);
         let grads = session.grads().unwrap();
         self.summaries("grads", grads.iter().map(|(n, t)| (n.as_str(), t.data())), 1e-3);
     }
 
-    pub(crate) fn three_stages(&self, head: &str, last: &[&str]) {
+    fn three_stages(&self, head: &str, last: &[&str]) {
         let mut session = self.open();
         let lr = self.json["staged_lr"].as_f64().unwrap() as f32;
         let is_head = |name: &str| name.starts_with(head);
@@ -211,41 +228,79 @@ impl Golden {
 
 #[test]
 fn resnet18() {
-    let golden = Golden::load("resnet18");
-    golden.evaluation_and_gradients(Options::default());
-    golden.evaluation_and_gradients(Options::raw());
-    golden.three_stages("fc.", &["layer4."]);
+    for cpu in CPUS {
+        let golden = Golden::cpu(cpu, "resnet18");
+        golden.evaluation_and_gradients(Options::default());
+        golden.evaluation_and_gradients(Options::raw());
+        golden.three_stages("fc.", &["layer4."]);
+    }
 }
 
 #[test]
 fn resnet50() {
-    let exact = Device::from_name("cpu,exact").unwrap();
-    Golden::on(exact.into(), 1.0, "resnet50").evaluation_and_gradients(Options::default());
-    let golden = Golden::load("resnet50");
-    golden.three_stages("fc.", &["layer4."]);
+    for cpu in CPUS {
+        Golden::cpu(&format!("{cpu},exact"), "resnet50").evaluation_and_gradients(Options::default());
+        Golden::cpu(cpu, "resnet50").three_stages("fc.", &["layer4."]);
+    }
 }
 
 #[test]
 fn mobilenet_v2() {
-    let golden = Golden::load("mobilenet_v2");
-    golden.evaluation_and_gradients(Options::default());
-    golden.evaluation_and_gradients(Options::raw());
-    Golden::load("mobilenet_v2-other").evaluation_and_gradients(Options::default());
-    let last = ["features.14", "features.15", "features.16", "features.17", "features.18"];
-    golden.three_stages("classifier.", &last);
+    for cpu in CPUS {
+        let golden = Golden::cpu(cpu, "mobilenet_v2");
+        golden.evaluation_and_gradients(Options::default());
+        golden.evaluation_and_gradients(Options::raw());
+        Golden::cpu(cpu, "mobilenet_v2-other").evaluation_and_gradients(Options::default());
+        golden.three_stages("classifier.", MOBILE);
+    }
 }
 
 #[test]
 fn vgg16() {
-    let golden = Golden::load("vgg16");
-    golden.evaluation_and_gradients(Options::default());
-    golden.three_stages("classifier.6.", &["classifier.", "features.24", "features.26", "features.28"]);
+    for cpu in CPUS {
+        let golden = Golden::cpu(cpu, "vgg16");
+        golden.evaluation_and_gradients(Options::default());
+        golden.three_stages("classifier.6.", VGG);
+    }
 }
 
 #[test]
 fn efficientnet_lite0() {
-    let golden = Golden::load("efficientnet_lite0");
+    for cpu in CPUS {
+        let golden = Golden::cpu(cpu, "efficientnet_lite0");
+        golden.evaluation_and_gradients(Options::default());
+        golden.evaluation_and_gradients(Options::raw());
+        golden.three_stages("_fc.", LITE);
+    }
+}
+
+/// Both residual networks on what computes as a GPU does.
+#[cfg(any(feature = "wgpu", feature = "candle"))]
+pub(crate) fn residual_networks(engine: &Arc<dyn Engine>) {
+    let golden = Golden::on(engine.clone(), GPU, "resnet18");
     golden.evaluation_and_gradients(Options::default());
     golden.evaluation_and_gradients(Options::raw());
-    golden.three_stages("_fc.", &["_blocks.13.", "_blocks.14.", "_blocks.15.", "_conv_head.", "_bn1."]);
+    golden.three_stages("fc.", &["layer4."]);
+    let golden = Golden::on(engine.clone(), GPU, "resnet50");
+    golden.evaluation_and_gradients(Options::default());
+    golden.three_stages("fc.", &["layer4."]);
+}
+
+/// MobileNetV2 and EfficientNet-Lite0; gradients where no ReLU6 flips by rounding, all else of both seeds.
+#[cfg(any(feature = "wgpu", feature = "candle"))]
+pub(crate) fn mobile_networks(engine: &Arc<dyn Engine>) {
+    Golden::on(engine.clone(), GPU, "mobilenet_v2-other").evaluation_and_gradients(Options::default());
+    let golden = Golden::on(engine.clone(), GPU, "mobilenet_v2");
+    golden.evaluation(Options::raw());
+    golden.three_stages("classifier.", MOBILE);
+    let golden = Golden::on(engine.clone(), GPU, "efficientnet_lite0");
+    golden.evaluation_and_gradients(Options::default());
+    golden.three_stages("_fc.", LITE);
+}
+
+#[cfg(any(feature = "wgpu", feature = "candle"))]
+pub(crate) fn vgg(engine: &Arc<dyn Engine>) {
+    let golden = Golden::on(engine.clone(), GPU, "vgg16");
+    golden.evaluation_and_gradients(Options::default());
+    golden.three_stages("classifier.6.", VGG);
 }

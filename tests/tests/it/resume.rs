@@ -1,10 +1,10 @@
 //! A run that is stopped anywhere and resumed, with another number of threads, ends with the same bits.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use defrost::train::{Ending, Event, Options, Outcome};
-use defrost::{FineTune, Start};
+use defrost::{FineTune, Prepared, Start};
 
 /// A short two-stage run with augmentation and dropout on a few emoji.
 pub(crate) fn fine_tune(data: &Path, folder: &Path, threads: usize) -> FineTune {
@@ -22,16 +22,18 @@ pub(crate) fn fine_tune(data: &Path, folder: &Path, threads: usize) -> FineTune 
     run
 }
 
-/// Trains; with `stop_at`, stops after so many steps.
-fn train(run: FineTune, start: Start, stop_at: Option<usize>) -> Outcome {
-    let (stop, steps) = (AtomicBool::new(false), AtomicUsize::new(0));
+/// Trains; with `stop_at`, stops after so many steps. Also the losses of all steps.
+pub(crate) fn train(run: Prepared, start: Start, stop_at: Option<usize>) -> (Outcome, Vec<f64>) {
+    let (stop, mut losses) = (AtomicBool::new(false), Vec::new());
     let on_event = Box::new(|event: &Event| {
-        if matches!(event, Event::Step(_)) && Some(steps.fetch_add(1, Ordering::Relaxed) + 1) == stop_at {
-            stop.store(true, Ordering::Relaxed);
+        if let Event::Step(step) = event {
+            losses.push(step.loss);
+            stop.fetch_or(Some(losses.len()) == stop_at, Ordering::Relaxed);
         }
     });
-    let options = Options { stop: Some(&stop), on_event, ..Options::default() };
-    run.prepare().unwrap().train(start, options).unwrap()
+    let outcome = run.train(start, Options { stop: Some(&stop), on_event, ..Options::default() }).unwrap();
+    assert_eq!(matches!(outcome.ending, Ending::Stopped(_)), stop_at.is_some());
+    (outcome, losses)
 }
 
 /// Eight emoji of each of three classes in `folder`.
@@ -54,13 +56,13 @@ fn stopped_in_either_phase_a_run_resumes_to_the_same_bits() {
     let data = temp.path().join("data");
     emoji(&data);
     let whole = temp.path().join("whole");
-    train(fine_tune(&data, &whole, 1), Start::Fresh, None);
+    train(fine_tune(&data, &whole, 1).prepare().unwrap(), Start::Fresh, None);
     let weights = |run: &Path| std::fs::read(run.join("checkpoints/last.safetensors")).unwrap();
     for steps in [2, 5, 8] {
         let cut = temp.path().join(format!("cut-{steps}"));
-        let outcome = train(fine_tune(&data, &cut, 1), Start::Fresh, Some(steps));
+        let (outcome, _) = train(fine_tune(&data, &cut, 1).prepare().unwrap(), Start::Fresh, Some(steps));
         assert!(matches!(outcome.ending, Ending::Stopped(_)), "after {steps} steps");
-        let outcome = train(fine_tune(&data, &cut, 2), Start::Resume, None);
+        let (outcome, _) = train(fine_tune(&data, &cut, 2).prepare().unwrap(), Start::Resume, None);
         assert!(matches!(outcome.ending, Ending::Done(_)), "after {steps} steps");
         assert!(weights(&whole) == weights(&cut), "stopped after {steps} steps, other bits");
     }

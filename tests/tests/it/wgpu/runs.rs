@@ -1,9 +1,7 @@
 //! Whole runs on both backends.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use defrost::train::{Ending, Event, Options};
 use defrost::wgpu::{WgpuEngine, testing};
 use defrost::{Start, Trained};
 
@@ -24,17 +22,7 @@ fn train(data: &Path, folder: &Path, gpu: bool, start: Start, stop_at: Option<us
         let kernels = testing::shared().expect("asked for before");
         prepared.engine = Box::new(WgpuEngine::with_kernels(kernels));
     }
-    let (stop, mut losses) = (AtomicBool::new(false), Vec::new());
-    let on_event = Box::new(|event: &Event| {
-        if let Event::Step(step) = event {
-            losses.push(step.loss);
-            stop.fetch_or(Some(losses.len()) == stop_at, Ordering::Relaxed);
-        }
-    });
-    let outcome =
-        prepared.train(start, Options { stop: Some(&stop), on_event, ..Options::default() }).unwrap();
-    assert_eq!(matches!(outcome.ending, Ending::Stopped(_)), stop_at.is_some());
-    losses
+    crate::resume::train(prepared, start, stop_at).1
 }
 
 fn agree(what: &str, cpu: &[f64], gpu: &[f64], bound: f64) {
