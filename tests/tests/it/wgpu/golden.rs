@@ -10,10 +10,10 @@ fn residual() {
 
 #[test]
 fn mobile() {
-    engine().iter().for_each(mobile_networks);
+    engine().iter().for_each(|engine| mobile_networks(engine, &[]));
 }
 
 #[test]
 fn vgg16() {
-    engine().iter().for_each(vgg);
+    engine().iter().for_each(|engine| vgg(engine, &[]));
 }
