@@ -153,7 +153,7 @@ pub(crate) struct Device {
     /// Compute threads; they change the time, never a bit of the result
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// In which numbers a GPU stores and multiplies activations
+    /// In which numbers a GPU stores and multiplies activations (f16), or a CPU multiplies (bf16)
     #[arg(long, value_enum, default_value_t = Activations::F32, value_name = "f32|f16|bf16")]
     pub(crate) precision: Activations,
 }

@@ -96,7 +96,8 @@ impl Device {
     /// The device called `name`.
     ///
     /// `cpu` (or `ndarray`) has one thread a core, `cpu:2` two; with `,exact` at the end convolutions are plain sums, without
-    /// Winograd's way. `wgpu` is the fastest kind of GPU here, `wgpu:1` the one of that
+    /// Winograd's way, with `,bf16` products are of bfloat16 where the CPU has them (elsewhere of f32, and its description
+    /// says so). `wgpu` is the fastest kind of GPU here, `wgpu:1` the one of that
     /// place in [`Device::list`], `wgpu:radeon` the first with that in its name. `candle` is candle's CPU (`candle:cpu:2` with two
     /// threads, and `,exact`), `candle:cuda:1` and `candle:metal` are GPUs. With `,f16` at the end (`,bf16` for candle) a GPU
     /// stores and multiplies activations in 16 bits.
@@ -109,10 +110,11 @@ impl Device {
         let (backend, rest) =
             whole.split_once(':').map_or((whole, None), |(backend, rest)| (backend, Some(rest)));
         match backend {
-            "cpu" | "ndarray" if ["f32", "exact"].contains(&how) => {
+            "cpu" | "ndarray" if ["f32", "exact", "bf16"].contains(&how) => {
                 let threads = rest.map(|t| t.parse::<usize>().ok().filter(|&t| t > 0).ok_or_else(unknown));
                 let mut options = defrost_ndarray::CpuOptions::default();
-                (options.threads, options.exact) = (threads.transpose()?, how == "exact");
+                options.threads = threads.transpose()?;
+                (options.exact, options.bf16) = (how == "exact", how == "bf16");
                 Ok(Box::new(defrost_ndarray::CpuEngine::with_options(options)))
             }
             #[cfg(feature = "wgpu")]
@@ -152,6 +154,8 @@ mod tests {
         assert_eq!(Device::list()[0].0, "cpu");
         let device = Device::from_name("cpu:1,exact").unwrap().device();
         assert!(device.starts_with("cpu (1 thread, ") && device.ends_with(", exact)"), "{device}");
+        let device = Device::from_name("cpu:1,bf16").unwrap().device();
+        assert!(device.contains("bf16"), "{device}");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod buffer;
 mod call;
 pub mod conv;
 pub mod elementwise;
+mod half;
 pub mod layout;
 pub mod loss;
 pub mod matmul;

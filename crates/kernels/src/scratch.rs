@@ -12,12 +12,16 @@ unsafe impl Plain for f32 {}
 unsafe impl Plain for f64 {}
 // SAFETY: as above.
 unsafe impl Plain for usize {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for u16 {}
 // SAFETY: any bits are a raw pointer, if not one that may be read through.
 unsafe impl Plain for *const f32 {}
 
 /// Floats that hold `count` values of `T` wherever the workspace starts; whole cache lines.
 pub(crate) const fn floats_for<T: Plain>(count: usize) -> usize {
-    crate::lines(count * size_of::<T>() / size_of::<f32>()) + 16
+    crate::lines((count * size_of::<T>()).div_ceil(size_of::<f32>())) + 16
 }
 
 /// The first `count` values of `T` on a cache line's boundary, and what is left: exactly [`floats_for`] floats less.

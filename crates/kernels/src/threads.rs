@@ -60,6 +60,11 @@ impl Threads {
         self.isa
     }
 
+    /// Whether the instruction set multiplies pairs of bfloat16.
+    pub fn multiplies_bf16(&self) -> bool {
+        crate::half::supported(self.isa)
+    }
+
     /// Calls `task(worker, i)` once for each `i` below `tasks`; `worker` is below [`Threads::count`] and never in two
     /// calls at once.
     pub(crate) fn for_each(&self, tasks: usize, task: impl Fn(usize, usize) + Sync) {

@@ -16,7 +16,7 @@ use crate::simd::{Vector, dispatch, fence, prefetch};
 pub(crate) const ROW_ALIGN: usize = 24;
 
 /// Rows of packed weights that are worked off before the next: a panel of them stays in the second-level cache.
-const DEPTH_BLOCK: usize = 512;
+pub(crate) const DEPTH_BLOCK: usize = 512;
 
 /// What is done to a finished sum before it is stored.
 #[derive(Clone, Copy)]
@@ -114,8 +114,6 @@ fn row_tiles<V: Vector, const R: usize, const C: usize>(block: &RowBlock<'_>, te
     let range = block.panels.range(p);
     let packed_row = terms.taps.start * block.depth + terms.from;
     let panel = &block.weight[block.taps * block.depth * range.start + packed_row * range.len()..];
-    let last_columns = (block.panels.columns() - range.start) - (C - 1) * V::LANES;
-    let last_columns = last_columns.min(V::LANES);
     // Rows of few sources end before the hardware has seen where they go.
     let residual = if terms.last { block.finish.residual } else { std::ptr::null() };
     for r in (0..block.targets.len()).step_by(R) {
@@ -149,38 +147,56 @@ fn row_tiles<V: Vector, const R: usize, const C: usize>(block: &RowBlock<'_>, te
                 }
             }
         }
-        let rows = R.min(block.targets.len() - r);
-        for (i, acc) in acc.iter().enumerate().take(rows) {
-            let at = block.targets[r + i] + range.start;
-            for (j, &acc) in acc.iter().enumerate() {
-                let count = if j + 1 == C { last_columns } else { V::LANES };
-                let at = at + j * V::LANES;
-                // SAFETY: `count` columns of this row lie in the output, in the residual and in the bias.
-                unsafe {
-                    let load = |ptr: *const f32| {
-                        if count == V::LANES { V::load(ptr) } else { V::load_part(ptr, count) }
-                    };
-                    let mut v = acc;
-                    if block.accumulate || !terms.first {
-                        v = v.add(load(block.out.add(at)));
+        // SAFETY: the rows and the panel are the block's.
+        unsafe { store_tile(block, (terms.first, terms.last), &range, r, &acc) }
+    }
+}
+
+/// Finishes the sums of a tile, whose first row is `r` and whose padded columns are `range`, and stores them: `terms` says
+/// whether they hold the first terms, and the last.
+///
+/// # Safety
+/// The tile is the block's.
+#[inline(always)]
+pub(crate) unsafe fn store_tile<V: Vector, const R: usize, const C: usize>(
+    block: &RowBlock<'_>,
+    terms: (bool, bool),
+    range: &Range<usize>,
+    r: usize,
+    acc: &[[V; C]; R],
+) {
+    let last_columns = ((block.panels.columns() - range.start) - (C - 1) * V::LANES).min(V::LANES);
+    let rows = R.min(block.targets.len() - r);
+    for (i, acc) in acc.iter().enumerate().take(rows) {
+        let at = block.targets[r + i] + range.start;
+        for (j, &acc) in acc.iter().enumerate() {
+            let count = if j + 1 == C { last_columns } else { V::LANES };
+            let at = at + j * V::LANES;
+            // SAFETY: `count` columns of this row lie in the output, in the residual and in the bias.
+            unsafe {
+                let load = |ptr: *const f32| {
+                    if count == V::LANES { V::load(ptr) } else { V::load_part(ptr, count) }
+                };
+                let mut v = acc;
+                if block.accumulate || !terms.0 {
+                    v = v.add(load(block.out.add(at)));
+                }
+                if terms.1 {
+                    if !block.finish.bias.is_null() {
+                        v = v.add(load(block.finish.bias.add(range.start + j * V::LANES)));
                     }
-                    if terms.last {
-                        if !block.finish.bias.is_null() {
-                            v = v.add(load(block.finish.bias.add(range.start + j * V::LANES)));
-                        }
-                        if !block.finish.residual.is_null() {
-                            v = v.add(load(block.finish.residual.add(at)));
-                        }
-                        let (low, high) = block.finish.bounds;
-                        v = v.at_least(V::splat(low)).at_most(V::splat(high));
+                    if !block.finish.residual.is_null() {
+                        v = v.add(load(block.finish.residual.add(at)));
                     }
-                    if block.finish.stream && terms.last {
-                        v.stream(block.out.add(at));
-                    } else if count == V::LANES {
-                        v.store(block.out.add(at));
-                    } else {
-                        v.store_part(block.out.add(at), count);
-                    }
+                    let (low, high) = block.finish.bounds;
+                    v = v.at_least(V::splat(low)).at_most(V::splat(high));
+                }
+                if block.finish.stream && terms.1 {
+                    v.stream(block.out.add(at));
+                } else if count == V::LANES {
+                    v.store(block.out.add(at));
+                } else {
+                    v.store_part(block.out.add(at), count);
                 }
             }
         }

@@ -25,6 +25,10 @@ pub struct CpuOptions {
     /// Convolutions as the plain sums of products, without Winograd's way of leaving products out: some 10⁻⁷ nearer to the
     /// exact result, and up to three times as slow.
     pub exact: bool,
+    /// Rounds the operands of convolutions' products to bfloat16, forward and for the inputs' gradients, where the machine
+    /// multiplies such (AVX-512 with BF16); weights, activations and sums stay f32. Winograd's and depthwise convolutions,
+    /// the weights' gradients and dense layers stay as they are.
+    pub bf16: bool,
     /// The instruction set, the best of the machine by default. Each rounds in its own way.
     pub isa: Option<Isa>,
 }
@@ -38,6 +42,11 @@ impl CpuOptions {
     /// With plain sums of products.
     pub fn exact(self) -> Self {
         Self { exact: true, ..self }
+    }
+
+    /// With products of bfloat16.
+    pub fn bf16(self) -> Self {
+        Self { bf16: true, ..self }
     }
 
     /// With another instruction set.
@@ -63,7 +72,8 @@ impl CpuKernels {
         let threads = options.threads.map_or_else(Threads::all, Threads::new);
         let threads = threads.with_isa(options.isa.unwrap_or_else(Isa::best));
         let algorithm = if options.exact { Algorithm::Direct } else { Algorithm::Auto };
-        Self { slices: SliceKernels::new(threads, algorithm) }
+        let slices = SliceKernels::new(threads, algorithm);
+        Self { slices: if options.bf16 { slices.with_bf16() } else { slices } }
     }
 
     fn no_room(&self, NoRoom { bytes }: NoRoom) -> KernelError {

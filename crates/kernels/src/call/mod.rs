@@ -27,6 +27,7 @@ pub struct NoRoom {
 pub struct SliceKernels {
     threads: Threads,
     algorithm: Algorithm,
+    bf16: bool,
     /// Grows to the largest that any call needed.
     workspace: Mutex<AlignedBuf>,
 }
@@ -44,7 +45,12 @@ fn write(buf: &mut [f32], len: usize) -> &mut [f32] {
 impl SliceKernels {
     /// Kernels on these threads.
     pub fn new(threads: Threads, algorithm: Algorithm) -> Self {
-        Self { threads, algorithm, workspace: Mutex::new(AlignedBuf::empty()) }
+        Self { threads, algorithm, bf16: false, workspace: Mutex::new(AlignedBuf::empty()) }
+    }
+
+    /// With products of bfloat16 in convolutions, where the instruction set has them and they are faster.
+    pub fn with_bf16(self) -> Self {
+        Self { bf16: true, ..self }
     }
 
     /// The threads and the instruction set in words, as in "2 threads, AVX-512".
@@ -52,7 +58,12 @@ impl SliceKernels {
         let count = self.threads.count();
         let s = if count == 1 { "" } else { "s" };
         let exact = if self.algorithm == Algorithm::Direct { ", exact" } else { "" };
-        format!("{count} thread{s}, {}{exact}", self.threads.isa().name())
+        let bf16 = match self.bf16 {
+            true if self.threads.multiplies_bf16() => ", bf16",
+            true => ", f32 as it has no bf16",
+            false => "",
+        };
+        format!("{count} thread{s}, {}{exact}{bf16}", self.threads.isa().name())
     }
 
     /// Writes `host`, in the published order of `layout`, into `dst`.

@@ -19,7 +19,7 @@ fn pool_shape(desc: PoolDesc, input: Shape4) -> PoolShape {
 
 impl SliceKernels {
     fn conv_shape(&self, desc: ConvDesc, input: Shape4) -> ConvShape {
-        ConvShape::new(desc, input).expect(PLANNED).with_algorithm(self.algorithm)
+        ConvShape::new(desc, input).expect(PLANNED).with_algorithm(self.algorithm).with_half(self.bf16)
     }
 
     pub(super) fn conv2d(&self, call: Conv2d<&[f32], &mut [f32]>) -> Result<(), NoRoom> {

@@ -2,12 +2,12 @@
 
 use super::gather::{Gather, Phase};
 use super::{Epilogue, bounds};
-use crate::Threads;
 use crate::pack::{Panels, Right, pack, packed_len};
 use crate::scratch::{carve, floats_for};
 use crate::simd::streams;
 use crate::threads::{Parts, PtrMut};
 use crate::tile::{Finish, ROW_ALIGN, RowBlock, row_block};
+use crate::{Threads, half};
 
 /// Target rows of a task, at most: their sources stay in the second-level cache while the weights' panels pass by.
 const BLOCK_ROWS: usize = 240;
@@ -41,7 +41,23 @@ fn zeros_len(gather: &Gather) -> usize {
 pub(super) fn workspace(threads: &Threads, gather: &Gather) -> usize {
     let packed = |phase: &Phase| packed_len(threads.isa(), phase.taps.len(), gather.depth, gather.columns());
     let packed: usize = gather.phases.iter().map(|p| crate::lines(packed(p))).sum();
-    packed * gather.groups + floats_for::<f32>(zeros_len(gather)) + threads.count() * table_floats(gather)
+    let halves = if halves(threads, gather) { floats_for::<u32>(packed.div_ceil(2)) } else { 0 };
+    let own = threads.count() * (table_floats(gather) + half_floats(threads, gather));
+    packed * gather.groups + halves + floats_for::<f32>(zeros_len(gather)) + own
+}
+
+/// Whether products are of rounded operands.
+fn halves(threads: &Threads, gather: &Gather) -> bool {
+    gather.half && half::supported(threads.isa())
+}
+
+/// Floats of a thread's rounded sources.
+fn half_floats(threads: &Threads, gather: &Gather) -> usize {
+    if !halves(threads, gather) {
+        return 0;
+    }
+    let rows = |phase: &Phase| block_rows(phase_rows(gather, phase), phase.taps.len());
+    half::own_len(gather.phases.iter().map(rows).max().unwrap_or(0))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -60,6 +76,10 @@ pub(super) fn run(
     let zeros = &*zeros;
     let (tables, mut workspace) = workspace.split_at_mut(threads.count() * table_floats(gather));
     let tables = Parts::new(tables, table_floats(gather));
+    let (own, rest) = workspace.split_at_mut(threads.count() * half_floats(threads, gather));
+    let own = Parts::new(own, half_floats(threads, gather));
+    let halves = halves(threads, gather);
+    workspace = rest;
     let (depth, columns) = (gather.depth, gather.columns());
     let panels = Panels::new(threads.isa(), columns);
     // Panels are whole vectors then, too.
@@ -72,6 +92,14 @@ pub(super) fn run(
         workspace = rest;
         pack_weights(threads, gather, phase, weight, packed, packed_group);
         let packed = &*packed;
+        let pairs = if halves {
+            // The next phase writes over it.
+            let (pairs, _) = carve::<u32>(workspace, packed.len().div_ceil(2));
+            half::pair(threads, packed, panels, taps * depth, pairs);
+            &*pairs
+        } else {
+            &[]
+        };
         let rows = phase_rows(gather, phase);
         let block = block_rows(rows, taps);
         let blocks = rows.div_ceil(block);
@@ -92,29 +120,32 @@ pub(super) fn run(
                 // SAFETY: `first` is below the target's channels, the pointers' lengths.
                 let shifted =
                     |s: Option<&[f32]>| s.map_or(std::ptr::null(), |s| unsafe { s.as_ptr().add(first) });
-                row_block(
-                    threads.isa(),
-                    &RowBlock {
-                        sources,
-                        stride: block,
-                        taps,
-                        depth,
-                        shift: group * depth,
-                        weight: &packed[group * packed_group..][..packed_group],
-                        panels,
-                        run: run.clone(),
-                        targets,
-                        // SAFETY: as above.
-                        out: unsafe { out.get().add(first) },
-                        accumulate,
-                        finish: Finish {
-                            bias: shifted(epilogue.bias),
-                            residual: shifted(epilogue.residual),
-                            bounds: bounds(epilogue.activation),
-                            stream,
-                        },
+                let work = RowBlock {
+                    sources,
+                    stride: block,
+                    taps,
+                    depth,
+                    shift: group * depth,
+                    weight: &packed[group * packed_group..][..packed_group],
+                    panels,
+                    run: run.clone(),
+                    targets,
+                    // SAFETY: as above.
+                    out: unsafe { out.get().add(first) },
+                    accumulate,
+                    finish: Finish {
+                        bias: shifted(epilogue.bias),
+                        residual: shifted(epilogue.residual),
+                        bounds: bounds(epilogue.activation),
+                        stream,
                     },
-                );
+                };
+                if halves {
+                    // SAFETY: one task a worker at a time.
+                    half::row_block(&work, pairs, unsafe { own.get(worker) });
+                } else {
+                    row_block(threads.isa(), &work);
+                }
             }
         });
     }

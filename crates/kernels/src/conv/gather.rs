@@ -36,6 +36,8 @@ pub(super) struct Gather {
     pub(super) groups: usize,
     /// Source floats that a tap reads: a group's channels.
     pub(super) depth: usize,
+    /// Whether products are of operands rounded to bfloat16, where the machine has such.
+    pub(super) half: bool,
     /// Whether the weights are read as `[tap, target, source]` instead of `[tap, source, target]`.
     pub(super) transposed: bool,
     /// Positions of the window.
@@ -65,6 +67,7 @@ impl Gather {
             phases: vec![Phase { taps, origin: [0; 2], grid: [output.h, output.w] }],
             groups: desc.groups,
             depth: desc.in_channels / desc.groups,
+            half: shape.halves(desc.in_channels),
             transposed: false,
             window: desc.kernel[0] * desc.kernel[1],
             weight_columns: desc.out_channels,
@@ -77,7 +80,7 @@ impl Gather {
         let offset = |y: usize| [(y * shape.desc.dilation[0]) as isize, 0];
         let mut gather = Self::forward(shape);
         gather.phases[0].taps = (0..rows).map(|y| Tap { offset: offset(y), index: y }).collect();
-        Self { source: narrow.padded, depth: narrow.depth, window: rows, ..gather }
+        Self { source: narrow.padded, depth: narrow.depth, window: rows, half: false, ..gather }
     }
 
     pub(super) fn grad_input(shape: &ConvShape) -> Self {
@@ -113,6 +116,7 @@ impl Gather {
             phases,
             groups: desc.groups,
             depth: desc.out_channels / desc.groups,
+            half: shape.halves(desc.out_channels),
             transposed: true,
             window: desc.kernel[0] * desc.kernel[1],
             weight_columns: desc.out_channels,

@@ -39,6 +39,7 @@ pub struct ConvShape {
     output: Shape4,
     pads: Pads,
     algorithm: Algorithm,
+    half: bool,
 }
 
 impl ConvShape {
@@ -48,12 +49,23 @@ impl ConvShape {
     /// As [`ConvDesc::output`].
     pub fn new(desc: ConvDesc, input: Shape4) -> Result<Self, ShapeError> {
         let (output, pads) = (desc.output(input)?, desc.pads(input.h, input.w));
-        Ok(Self { desc, input, output, pads, algorithm: Algorithm::default() })
+        Ok(Self { desc, input, output, pads, algorithm: Algorithm::default(), half: false })
     }
 
     /// The same convolution by other algorithms.
     pub fn with_algorithm(self, algorithm: Algorithm) -> Self {
         Self { algorithm, ..self }
+    }
+
+    /// The same convolution with the operands of its products rounded to bfloat16 (its sums stay f32), forward and for the
+    /// input's gradient, where the machine has such products and the convolution is no Winograd's nor depthwise.
+    pub fn with_half(self, half: bool) -> Self {
+        Self { half, ..self }
+    }
+
+    /// Whether sums over this many channels are of rounded products.
+    fn halves(&self, channels: usize) -> bool {
+        self.half && self.desc.groups == 1 && channels.is_multiple_of(2)
     }
 
     /// The output's shape.

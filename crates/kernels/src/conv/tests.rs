@@ -157,3 +157,50 @@ fn all_passes_equal_plain_loops_on_any_threads_and_instruction_set() {
         }
     }
 }
+
+#[test]
+fn products_of_bfloat16_are_off_by_their_rounding_alone_on_any_threads() {
+    let threads = Threads::new(2);
+    for shape in shapes().into_iter().map(|shape| shape.with_half(true)) {
+        // Numbers that bfloat16 holds: then the same shape without it is as exact.
+        let short = |v: Vec<f32>| {
+            v.into_iter().map(|v| f32::from_bits(v.to_bits() & 0xffff_0000)).collect::<Vec<_>>()
+        };
+        let x = short(random(shape.input.len(), 1));
+        let weight = short(random(shape.weight_len(), 2));
+        let g = short(random(shape.output.len(), 3));
+        let (bias, residual) = (random(shape.output.c, 4), random(shape.output.len(), 5));
+        let epilogue =
+            Epilogue { bias: Some(&bias), residual: Some(&residual), activation: Activation::Relu };
+        let run = |shape: &ConvShape, threads: &Threads, x: &[f32], g: &[f32]| {
+            let ws = |len: usize| vec![f32::NAN; len];
+            let (mut out, mut gi) = (filled(g.len(), 7.0), filled(x.len(), 1.0));
+            forward(
+                threads,
+                shape,
+                x,
+                &weight,
+                &epilogue,
+                &mut out,
+                &mut ws(forward_workspace(threads, shape)),
+            );
+            let mut workspace = ws(grad_input_workspace(threads, shape));
+            super::grad_input(threads, shape, g, &weight, true, &mut gi, &mut workspace);
+            [out.to_vec(), gi.to_vec()]
+        };
+        let got = run(&shape, &threads, &x, &g);
+        let want = run(&shape.with_half(false), &threads, &x, &g);
+        for (got, want) in got.iter().zip(&want) {
+            let want: Vec<f64> = want.iter().map(|&v| f64::from(v)).collect();
+            assert_close(got, &want, 1e-5, &format!("{shape:?}"));
+        }
+        assert_eq!(got, run(&shape, &Threads::serial(), &x, &g), "{shape:?}");
+        // Other numbers are rounded by 2⁻⁹ each.
+        let (x, g) = (random(x.len(), 6), random(g.len(), 7));
+        let (got, want) = (run(&shape, &threads, &x, &g), run(&shape.with_half(false), &threads, &x, &g));
+        for (got, want) in got.iter().zip(&want) {
+            let want: Vec<f64> = want.iter().map(|&v| f64::from(v)).collect();
+            assert_close(got, &want, 5e-3, &format!("{shape:?}"));
+        }
+    }
+}

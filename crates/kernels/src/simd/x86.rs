@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::Vector;
 
 #[derive(Clone, Copy)]
-pub(crate) struct F32x16(__m512);
+pub(crate) struct F32x16(pub(crate) __m512);
 
 // SAFETY: each method needs the instruction set alone, which the trait's contract gives.
 unsafe impl Vector for F32x16 {
