@@ -7,7 +7,7 @@ use defrost_data::{Splits, TableOptions};
 use defrost_exec::Engine;
 use defrost_graph::Marking;
 use defrost_plan::{Plan, Purpose};
-use defrost_policy::{Phase, Recipe};
+use defrost_policy::{Phase, Precision, Recipe};
 use defrost_train::{
     Ending, Folder, Job, Options, Outcome, Run, SourceTask, device_loss, passes, phases_done, rule,
 };
@@ -122,13 +122,22 @@ impl FineTune {
         Ok(Self { recipe, ..run })
     }
 
+    /// The device's name, with the recipe's precision where the name says none and the device is a CPU.
+    fn device_for_recipe(&self) -> String {
+        let cpu = self.device.starts_with("cpu") || self.device.starts_with("ndarray");
+        match self.recipe.precision {
+            Precision::Bf16 if cpu && !self.device.contains(',') => format!("{},bf16", self.device),
+            _ => self.device.clone(),
+        }
+    }
+
     /// Opens the data, loads the weights and resolves the recipe: everything that can be wrong is found here.
     ///
     /// # Errors
     /// Data, recipe, weights, device, and a plan that does not fit.
     pub fn prepare(self) -> Result<Prepared, Error> {
         self.check()?;
-        let engine = Device::from_name(&self.device)?;
+        let engine = Device::from_name(&self.device_for_recipe())?;
         let (splits, table) = pictures::open(self.place(), &self.recipe)?;
         // What the trainer would refuse, before the weights are read.
         defrost_train::Targets::new(&self.recipe, &splits.train)?;
@@ -257,5 +266,24 @@ impl Prepared {
         };
         defrost_report::write(folder)?;
         Ok(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_says_in_which_numbers_a_cpu_multiplies_unless_the_device_does() {
+        let with = |device: &str, toml: &str| {
+            let recipe =
+                Recipe::from_toml(&format!("{toml}\n[[phase]]\nepochs = 1\ntrain = \"head\"")).unwrap();
+            FineTune::on("photos").recipe(recipe).device(device).device_for_recipe()
+        };
+        let bf16 = "precision = \"bf16\"";
+        assert_eq!(with("cpu:2", bf16), "cpu:2,bf16");
+        assert_eq!(with("cpu:2", ""), "cpu:2");
+        assert_eq!(with("cpu,exact", bf16), "cpu,exact");
+        assert_eq!(with("wgpu", bf16), "wgpu");
     }
 }

@@ -25,6 +25,9 @@ pub struct Recipe {
     /// Whether what the backward pass reads is computed once more instead of being kept (gradient checkpointing): the same
     /// bits from less memory, for up to one more forward pass a step.
     pub recompute: Recompute,
+    /// In which numbers a CPU multiplies.
+    #[serde(skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// The network.
     pub model: Model,
     /// How images reach the network.
@@ -59,6 +62,7 @@ impl Default for Recipe {
             batch_size: 32,
             monitor: Metric::Accuracy,
             recompute: Recompute::Auto,
+            precision: Precision::F32,
             model: Model::default(),
             data: Data::default(),
             augment: Augment::default(),
@@ -167,6 +171,12 @@ impl Recipe {
     #[must_use]
     pub fn recompute(self, recompute: Recompute) -> Self {
         Self { recompute, ..self }
+    }
+
+    /// Multiplying in other numbers.
+    #[must_use]
+    pub fn precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Keeping the weights of every epoch.
@@ -321,6 +331,25 @@ pub enum Recompute {
     Always,
     /// In no phase.
     Never,
+}
+
+/// In which numbers a CPU multiplies: `precision = "bf16"`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// The operands of convolutions' products rounded to bfloat16 where that is faster and the CPU has it; weights,
+    /// activations and sums stay in single precision.
+    Bf16,
+}
+
+impl Precision {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// An exponential moving average of the weights: `[ema]`.
