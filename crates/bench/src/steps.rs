@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use defrost_exec::{Engine, Images, Options, Phase, Rate, Rule, Session, TrainBatch};
 use defrost_graph::{Graph, Loss, Marking, ParamMask, ParamStore};
-use defrost_ndarray::CpuEngine;
+use defrost_ndarray::{CpuEngine, CpuOptions};
 use serde_json::{Value, json};
 
 use crate::Common;
@@ -128,8 +128,11 @@ impl Step {
 
 /// The device that is asked for.
 fn engine(common: &Common) -> anyhow::Result<Box<dyn Engine>> {
+    let options = CpuOptions::default().with_threads(common.threads);
     match common.backend.as_str() {
         "cpu" => Ok(Box::new(cpu(common))),
+        "cpu,bf16" => Ok(Box::new(CpuEngine::with_options(options.bf16()))),
+        "cpu,exact" => Ok(Box::new(CpuEngine::with_options(options.exact()))),
         #[cfg(feature = "wgpu")]
         name if name.starts_with("wgpu") => Ok(Box::new(crate::gpu::engine(common, false)?)),
         other => anyhow::bail!("--backend {other} is not in this build"),
