@@ -1,13 +1,14 @@
-//! [`row_block`](crate::tile::row_block) with both operands rounded to bfloat16 and sums in f32: twice the products a cycle.
+//! [`row_block`](crate::tile::row_block) and [`outer_block`](crate::tile::outer_block) with both operands rounded to
+//! bfloat16 and sums in f32: twice the products a cycle.
 //!
 //! Weights and activations stay f32 in memory. A panel of weights is rounded once a call, pairs of rows side by side; the
-//! sources of a block of rows are rounded just before they are multiplied, into a piece that stays in the second-level
-//! cache. Needs AVX-512 with BF16; where that is missing, convolutions compute in f32.
+//! sources of a block of rows, or pairs of pixels of both operands of a weights' gradient, are rounded just before they
+//! are multiplied, into a piece that stays in the second-level cache. Needs AVX-512 with BF16; where that is missing, convolutions compute in f32.
 
 use crate::pack::Panels;
 use crate::scratch::{carve, floats_for};
 use crate::threads::PtrMut;
-use crate::tile::{DEPTH_BLOCK, ROW_ALIGN, RowBlock};
+use crate::tile::{DEPTH_BLOCK, OuterBlock, ROW_ALIGN, RowBlock};
 use crate::{Isa, Threads};
 
 /// Whether this machine multiplies pairs of bfloat16, with this instruction set.
@@ -23,6 +24,18 @@ pub(crate) fn supported(isa: Isa) -> bool {
 /// Floats of a thread's workspace for blocks of `rows` rows.
 pub(crate) fn own_len(rows: usize) -> usize {
     floats_for::<u16>(rows.next_multiple_of(ROW_ALIGN) * DEPTH_BLOCK)
+}
+
+/// Pairs of pixels of [`outer_block`] that are rounded together: a panel of their gradients stays in the first-level cache.
+const PAIRS: usize = 64;
+
+/// Floats of a thread's workspace for [`outer_block`] of `rows` rows and all columns of `panels`.
+pub(crate) fn outer_len(rows: usize, panels: Panels) -> usize {
+    floats_for::<u32>(outer_pairs(rows, panels))
+}
+
+fn outer_pairs(rows: usize, panels: Panels) -> usize {
+    PAIRS * (rows.next_multiple_of(16) + panels.padded())
 }
 
 /// `x` rounded to the nearest bfloat16, ties to even; NaN stays NaN.
@@ -79,14 +92,34 @@ pub(crate) fn row_block(block: &RowBlock<'_>, weight: &[u32], own: &mut [f32]) {
     }
 }
 
+/// As [`outer_block`](crate::tile::outer_block), added to the result.
+///
+/// # Panics
+/// Where [`supported`] says no.
+pub(crate) fn outer_block(block: &OuterBlock<'_>, own: &mut [f32]) {
+    let (own, _) = carve::<u32>(own, outer_pairs(block.rows.len(), block.panels));
+    #[cfg(target_arch = "x86_64")]
+    {
+        assert!(is_x86_feature_detected!("avx512bf16") && block.accumulate && block.b_first == 0);
+        // SAFETY: the machine has the instructions (asserted; whoever has them has the rest of AVX-512).
+        unsafe { x86::outer_block(block, own) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (block, own);
+        unreachable!("no such instructions");
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
     use std::mem::transmute;
     use std::ops::Range;
 
+    use super::PAIRS;
     use crate::simd::{F32x16, fence};
-    use crate::tile::{DEPTH_BLOCK, RowBlock, store_tile};
+    use crate::tile::{DEPTH_BLOCK, OuterBlock, RowBlock, store_tile};
 
     /// Some of the terms of a sum: taps, and some channels of them.
     struct Terms {
@@ -193,6 +226,162 @@ mod x86 {
                 }
                 let acc = acc.map(|row| row.map(F32x16));
                 store_tile(block, (terms.first, terms.last), &range, r, &acc);
+            }
+        }
+    }
+
+    /// # Safety
+    /// The machine has the instructions; the block's pointers are as it promises.
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
+    pub(super) unsafe fn outer_block(block: &OuterBlock<'_>, own: &mut [u32]) {
+        let (a, b) = own.split_at_mut(PAIRS * block.rows.len().next_multiple_of(16));
+        assert!(b.len() >= PAIRS * block.panels.padded());
+        let (a, b) = (a.as_mut_ptr(), b.as_mut_ptr());
+        let mut pairs = 0;
+        for run in block.runs {
+            for p in (0..run.count).step_by(2) {
+                // SAFETY: the run has this pixel, and the next unless it is the last; both pieces have room for all pairs.
+                unsafe {
+                    let both = p + 1 < run.count;
+                    pair_rows(block, run.a.add(p * block.a_step), both, a.add(pairs * 8));
+                    pair_columns(block, run.b.add(p * block.b_step), both, b, pairs);
+                }
+                pairs += 1;
+                if pairs == PAIRS {
+                    // SAFETY: as many pairs have been written.
+                    unsafe { add_pairs(block, a, b, pairs) }
+                    pairs = 0;
+                }
+            }
+        }
+        if pairs > 0 {
+            // SAFETY: as above.
+            unsafe { add_pairs(block, a, b, pairs) }
+        }
+    }
+
+    /// Sixteen values of a pixel and of the next, rounded, side by side; those outside of the masks are 0.
+    ///
+    /// # Safety
+    /// What the masks say can be read.
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
+    unsafe fn side_by_side(even: *const f32, mask: u16, odd: *const f32, odd_mask: u16) -> __m512i {
+        // SAFETY: the caller's; two vectors of as many bits.
+        unsafe {
+            let even: __m256i = transmute(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, even)));
+            let odd: __m256i = transmute(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(odd_mask, odd)));
+            let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+            _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd)
+        }
+    }
+
+    /// The mask of the first `live` of sixteen.
+    fn mask(live: usize) -> u16 {
+        ((1u32 << live.min(16)) - 1) as u16
+    }
+
+    /// The rows of a pair of pixels, eights of them `8 · PAIRS` apart.
+    ///
+    /// # Safety
+    /// The pixel has the block's rows, and the next where `both`; `to` has room.
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
+    unsafe fn pair_rows(block: &OuterBlock<'_>, from: *const f32, both: bool, to: *mut u32) {
+        let rows = block.rows.len();
+        for i in (0..rows).step_by(16) {
+            let live = mask(rows - i);
+            let even = from.wrapping_add(block.rows.start + i);
+            // SAFETY: the caller's.
+            unsafe {
+                let pair = side_by_side(even, live, even.wrapping_add(block.a_step), live * u16::from(both));
+                let (low, high) = (_mm512_castsi512_si256(pair), _mm512_extracti64x4_epi64::<1>(pair));
+                _mm256_storeu_si256(to.add(i * PAIRS).cast(), low);
+                _mm256_storeu_si256(to.add((i + 8) * PAIRS).cast(), high);
+            }
+        }
+    }
+
+    /// The columns of a pair of pixels, into place `pair` of each panel.
+    ///
+    /// # Safety
+    /// As [`pair_rows`].
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
+    unsafe fn pair_columns(block: &OuterBlock<'_>, from: *const f32, both: bool, to: *mut u32, pair: usize) {
+        for p in block.run.clone() {
+            let range = block.panels.range(p);
+            let to = to.wrapping_add(PAIRS * range.start + pair * range.len());
+            for j in (0..range.len()).step_by(16) {
+                let live = mask(block.panels.columns() - range.start - j);
+                let even = from.wrapping_add(range.start + j);
+                // SAFETY: the caller's.
+                unsafe {
+                    let odd = even.wrapping_add(block.b_step);
+                    let pair = side_by_side(even, live, odd, live * u16::from(both));
+                    _mm512_storeu_si512(to.add(j).cast(), pair);
+                }
+            }
+        }
+    }
+
+    /// Adds the products of `pairs` pairs to the result.
+    ///
+    /// # Safety
+    /// They have been written; the result is the block's.
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
+    unsafe fn add_pairs(block: &OuterBlock<'_>, a: *const u32, b: *const u32, pairs: usize) {
+        for p in block.run.clone() {
+            let range = block.panels.range(p);
+            let b = b.wrapping_add(PAIRS * range.start);
+            for i in (0..block.rows.len()).step_by(8) {
+                let a = a.wrapping_add(i * PAIRS);
+                // SAFETY: the caller's.
+                unsafe {
+                    match range.len() / 16 {
+                        1 => outer_tile::<8, 1>(block, a, b, pairs, &range, i),
+                        2 => outer_tile::<8, 2>(block, a, b, pairs, &range, i),
+                        3 => outer_tile::<8, 3>(block, a, b, pairs, &range, i),
+                        _ => {
+                            outer_tile::<4, 4>(block, a, b, pairs, &range, i);
+                            outer_tile::<4, 4>(block, a.add(4), b, pairs, &range, i + 4);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`add_pairs`].
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
+    unsafe fn outer_tile<const R: usize, const C: usize>(
+        block: &OuterBlock<'_>,
+        mut a: *const u32,
+        mut b: *const u32,
+        pairs: usize,
+        range: &Range<usize>,
+        i: usize,
+    ) {
+        let last = mask(block.panels.columns() - range.start - 16 * (C - 1));
+        // SAFETY: eight rows and `C` vectors of columns of each pair; those that exist lie in the result.
+        unsafe {
+            let mut acc = [[_mm512_setzero_ps(); C]; R];
+            for _ in 0..pairs {
+                let bs: [__m512bh; C] =
+                    std::array::from_fn(|j| transmute(_mm512_loadu_si512(b.add(16 * j).cast())));
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    let x: __m512bh = transmute(_mm512_set1_epi32(a.add(r).cast::<i32>().read()));
+                    for j in 0..C {
+                        acc[j] = _mm512_dpbf16_ps(acc[j], x, bs[j]);
+                    }
+                }
+                (a, b) = (a.wrapping_add(8), b.wrapping_add(16 * C));
+            }
+            for (r, acc) in acc.iter().enumerate().take(block.rows.len().saturating_sub(i)) {
+                let out = block.out.add((block.rows.start + i + r) * block.out_step + range.start);
+                for (j, &acc) in acc.iter().enumerate() {
+                    let (out, live) = (out.add(16 * j), if j + 1 == C { last } else { u16::MAX });
+                    let sum = _mm512_add_ps(acc, _mm512_maskz_loadu_ps(live, out));
+                    _mm512_mask_storeu_ps(out, live, sum);
+                }
             }
         }
     }

@@ -25,9 +25,9 @@ pub struct CpuOptions {
     /// Convolutions as the plain sums of products, without Winograd's way of leaving products out: some 10⁻⁷ nearer to the
     /// exact result, and up to three times as slow.
     pub exact: bool,
-    /// Rounds the operands of convolutions' products to bfloat16, forward and for the inputs' gradients, where the machine
-    /// multiplies such (AVX-512 with BF16); weights, activations and sums stay f32. Winograd's and depthwise convolutions,
-    /// the weights' gradients and dense layers stay as they are.
+    /// Rounds the operands of convolutions' products to bfloat16, forward and for both gradients, where the machine
+    /// multiplies such (AVX-512 with BF16); weights, activations and sums stay f32. Winograd's and depthwise convolutions
+    /// and dense layers stay as they are.
     pub bf16: bool,
     /// The instruction set, the best of the machine by default. Each rounds in its own way.
     pub isa: Option<Isa>,

@@ -57,8 +57,8 @@ impl ConvShape {
         Self { algorithm, ..self }
     }
 
-    /// The same convolution with the operands of its products rounded to bfloat16 (its sums stay f32), forward and for the
-    /// input's gradient, where the machine has such products and the convolution is no Winograd's nor depthwise.
+    /// The same convolution with the operands of its products rounded to bfloat16 (its sums stay f32), forward and for both
+    /// gradients, where the machine has such products and the convolution is no Winograd's nor depthwise.
     pub fn with_half(self, half: bool) -> Self {
         Self { half, ..self }
     }
@@ -190,7 +190,7 @@ pub fn grad_weight_workspace(threads: &Threads, shape: &ConvShape) -> usize {
     match Plane::forward(shape) {
         Some(plane) => winograd::weight_workspace(threads, &plane),
         None if shape.depthwise() => depthwise::grad_weight_workspace(shape),
-        None => weight::workspace(shape),
+        None => weight::workspace(threads, shape),
     }
 }
 

@@ -186,7 +186,10 @@ fn products_of_bfloat16_are_off_by_their_rounding_alone_on_any_threads() {
             );
             let mut workspace = ws(grad_input_workspace(threads, shape));
             super::grad_input(threads, shape, g, &weight, true, &mut gi, &mut workspace);
-            [out.to_vec(), gi.to_vec()]
+            let mut gw = vec![1.0; weight.len()];
+            let mut workspace = ws(grad_weight_workspace(threads, shape));
+            super::grad_weight(threads, shape, x, g, true, &mut gw, &mut workspace);
+            [out.to_vec(), gi.to_vec(), gw]
         };
         let got = run(&shape, &threads, &x, &g);
         let want = run(&shape.with_half(false), &threads, &x, &g);

@@ -12,9 +12,9 @@ use super::narrow::Narrow;
 use crate::pack::Panels;
 use crate::reduce::add_shards;
 use crate::simd::{Vector, dispatch, load, prefetch};
-use crate::threads::PtrMut;
+use crate::threads::{Parts, PtrMut};
 use crate::tile::{OuterBlock, Run, outer_block};
-use crate::{Isa, Threads};
+use crate::{Isa, Threads, half};
 
 /// Weights with at most this many elements are summed in shards.
 const SHARD_MAX: usize = 1 << 16;
@@ -34,12 +34,22 @@ fn shards(shape: &ConvShape) -> usize {
     ((1 << 18) / shape.weight_len()).clamp(8, 32).min(useful)
 }
 
-pub(super) fn workspace(shape: &ConvShape) -> usize {
+pub(super) fn workspace(threads: &Threads, shape: &ConvShape) -> usize {
     let shards = match shards(shape) {
         1 => 0,
         n => n * crate::lines(shape.weight_len()),
     };
-    shards + Narrow::new(shape).map_or(0, |narrow| narrow.len())
+    let narrow = Narrow::new(shape);
+    let depth = narrow.map_or(shape.desc.in_channels, |narrow| narrow.depth);
+    let own = half_floats(threads.isa(), shape, depth);
+    shards + narrow.map_or(0, |narrow| narrow.len()) + threads.count() * own
+}
+
+/// Floats of a thread's rounded operands, each tap of `depth` floats: 0 where products are of f32.
+fn half_floats(isa: Isa, shape: &ConvShape, depth: usize) -> usize {
+    let panels = Panels::new(isa, shape.desc.out_channels);
+    // Pairs are of pixels, so that channels may be odd.
+    if shape.halves(2) && half::supported(isa) { half::outer_len(depth, panels) } else { 0 }
 }
 
 pub(super) fn run(
@@ -79,16 +89,22 @@ fn run_sum(
 ) {
     let (groups, depth, panels) = (sum.groups, sum.depth, sum.panels);
     let shards = shards(shape);
+    let own = half_floats(threads.isa(), shape, depth);
+    let (own, workspace) = workspace.split_at_mut(threads.count() * own);
+    let own = Parts::new(own, own.len() / threads.count());
     if shards > 1 {
         let part = crate::lines(shape.weight_len());
         let partial = &mut workspace[..shards * part];
         let units = sum.units();
-        threads.for_chunks(partial, part, |shard, out| {
+        let parts = Parts::new(partial, part);
+        threads.for_each(shards, |worker, shard| {
+            // SAFETY: one task a worker at a time, and each shard once.
+            let (own, out) = unsafe { (own.get(worker), parts.get(shard)) };
             out.fill(0.0);
             let units = units * shard / shards..units * (shard + 1) / shards;
             let out = PtrMut(out.as_mut_ptr());
             for group in 0..groups {
-                sum.add(units.clone(), group, 0..panels.count(), 0..depth, out);
+                sum.add(units.clone(), group, 0..panels.count(), 0..depth, out, own);
             }
         });
         add_shards(threads, partial, part, accumulate, grad_weight);
@@ -113,11 +129,13 @@ fn run_sum(
     }
     let rows = depth.div_ceil(split).next_multiple_of(8);
     let out = PtrMut(grad_weight.as_mut_ptr());
-    threads.for_each(groups * split * wide, |_, task| {
+    threads.for_each(groups * split * wide, |worker, task| {
         let (row, task) = ((task % split * rows).min(depth), task / split);
         let (part, group) = (task % wide, task / wide);
         let run = panels.count() * part / wide..panels.count() * (part + 1) / wide;
-        sum.add(0..sum.units(), group, run, row..depth.min(row + rows), out);
+        // SAFETY: one task a worker at a time.
+        let own = unsafe { own.get(worker) };
+        sum.add(0..sum.units(), group, run, row..depth.min(row + rows), out, own);
     });
 }
 
@@ -168,8 +186,17 @@ impl<'a> Sum<'a> {
         if self.pointwise { self.output.rows() } else { self.output.n * self.output.h }
     }
 
-    /// Adds the products of the pixels in `units` to a part of the weights at `out`.
-    fn add(&self, units: Range<usize>, group: usize, run: Range<usize>, rows: Range<usize>, out: PtrMut) {
+    /// Adds the products of the pixels in `units` to a part of the weights at `out`, rounded ones where `own` has room for
+    /// them.
+    fn add(
+        &self,
+        units: Range<usize>,
+        group: usize,
+        run: Range<usize>,
+        rows: Range<usize>,
+        out: PtrMut,
+        own: &mut [f32],
+    ) {
         let columns = self.output.c / self.groups;
         let chunk = if self.pointwise { CHUNK } else { (CHUNK / self.output.w).clamp(1, MAX_RUNS) };
         let a_step = self.input.c * if self.pointwise { 1 } else { self.stride[1] };
@@ -177,7 +204,8 @@ impl<'a> Sum<'a> {
         // Rows that are far apart share few places of the first-level cache: where they are read often, a panel of them
         // is copied together.
         let often = self.window[0] * self.window[1] * rows.len() >= 64;
-        let pack = often && self.panels.count() > 1 && pixels <= CHUNK;
+        let halves = !own.is_empty();
+        let pack = often && self.panels.count() > 1 && pixels <= CHUNK && !halves;
         let mut packed = [0.0; CHUNK * WIDEST];
         let panels_at_once = if pack { 1 } else { run.len().max(1) };
         for first in units.clone().step_by(chunk) {
@@ -202,21 +230,19 @@ impl<'a> Sum<'a> {
                     }
                     // SAFETY: the tap's rows and the group's columns lie in the weights.
                     let out = unsafe { out.get().add(tap * self.depth * self.output.c + group * columns) };
-                    outer_block(
-                        self.isa,
-                        &OuterBlock {
-                            runs: &runs[..count],
-                            a_step,
-                            b_step,
-                            b_first,
-                            rows: rows.clone(),
-                            panels: self.panels,
-                            run: panel..panel + panels_at_once,
-                            out,
-                            out_step: self.output.c,
-                            accumulate: true,
-                        },
-                    );
+                    let work = OuterBlock {
+                        runs: &runs[..count],
+                        a_step,
+                        b_step,
+                        b_first,
+                        rows: rows.clone(),
+                        panels: self.panels,
+                        run: panel..panel + panels_at_once,
+                        out,
+                        out_step: self.output.c,
+                        accumulate: true,
+                    };
+                    if halves { half::outer_block(&work, own) } else { outer_block(self.isa, &work) }
                 }
             }
         }
