@@ -27,6 +27,9 @@ pub(crate) struct Gpu {
     /// Steps that are timed
     #[arg(long, default_value_t = 5)]
     steps: usize,
+    /// Runs nothing: only what steps compute and move, and what that allows
+    #[arg(long)]
+    paper: bool,
     /// Leaves the CPU out
     #[arg(long)]
     alone: bool,
@@ -44,6 +47,9 @@ struct Paper {
 
 impl Gpu {
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<Vec<Value>> {
+        if self.paper {
+            return on_paper(common);
+        }
         let engine = engine(common, false)?;
         let adapter = engine.kernels().adapter().clone();
         println!("GPU: {adapter}\nCPU: {}", cpu(common).device());
@@ -144,6 +150,25 @@ impl Gpu {
     }
 }
 
+/// The table of what steps compute and move.
+fn on_paper(common: &Common) -> anyhow::Result<Vec<Value>> {
+    let [large, small] = CARDS.map(|c| c.0);
+    println!(
+        "{} pixels\n| network | trains | batch | GFLOP an image | MB an image | {large} im/s | {small} im/s |",
+        common.size
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for net in nets(common) {
+        let n = batch(common, &net);
+        for mode in MODES {
+            let paper = paper(&*graph(&net, common.size)?, &net, mode, n, common.backend.ends_with(",f16"))?;
+            let Paper { gflop, megabytes, limits: [large, small] } = paper;
+            println!("| {net} | {mode} | {n} | {gflop:.2} | {megabytes:.1} | {large:.0} | {small:.0} |");
+        }
+    }
+    Ok(Vec::new())
+}
+
 /// The GPU that `--backend` names, the fastest kind without a name.
 pub(crate) fn engine(common: &Common, profile: bool) -> anyhow::Result<WgpuEngine> {
     let (name, half) = match common.backend.strip_suffix(",f16") {
@@ -190,4 +215,25 @@ fn paper(graph: &Graph, net: &str, mode: &str, n: usize, half: bool) -> anyhow::
     }
     let n = n as f64;
     Ok(Paper { gflop: operations / n / 1e9, megabytes: moved / n / 1e6, limits: seconds.map(|s| n / s) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_on_paper_computes_what_the_network_does_and_moves_less_in_16_bits() {
+        let graph = graph("resnet18", 224).unwrap();
+        let of = |mode, half| paper(&graph, "resnet18", mode, 2, half).unwrap();
+        let (head, all, half) = (of("head", false), of("all", false), of("all", true));
+        // The frozen body once, two operations a product; everything that trains about three times.
+        let forward = 2e-9 * graph.macs() as f64;
+        assert!((head.gflop / forward - 1.0).abs() < 0.05, "{} of {forward}", head.gflop);
+        assert!((2.8..3.1).contains(&(all.gflop / forward)), "{} of {forward}", all.gflop);
+        assert!(half.gflop == all.gflop && half.megabytes < all.megabytes);
+        // No card does better than its peak on operations alone.
+        for (limit, (card, peak, _)) in all.limits.iter().zip(CARDS) {
+            assert!(*limit <= peak / (1e9 * all.gflop), "{card}: {limit}");
+        }
+    }
 }
