@@ -8,10 +8,16 @@ use crate::root;
 
 /// Runs `defrost-bench` with `arguments`.
 pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
-    let gpu = arguments.windows(2).any(|pair| pair[0] == "--backend" && pair[1].starts_with("wgpu"));
-    let [both, bench] = match gpu {
-        true => ["--features=defrost-cli/wgpu,defrost-bench/wgpu", "--features=wgpu"],
-        false => ["--features=", "--features="],
+    let asks = |name: &str| {
+        let backend = |pair: &[&str]| pair[0] == "--backend" && pair[1].starts_with(name);
+        arguments.windows(2).any(backend) || arguments.contains(&name)
+    };
+    let [both, bench] = if asks("wgpu") || asks("gpu") {
+        ["--features=defrost-cli/wgpu,defrost-bench/wgpu", "--features=wgpu"]
+    } else if asks("candle") {
+        ["--features=defrost-cli/candle,defrost-bench/candle", "--features=candle"]
+    } else {
+        ["--features=", "--features="]
     };
     cargo(&["build", "--release", "--quiet", "-p", "defrost-cli", "-p", "defrost-bench", both], &[])?;
     cargo(&["run", "--release", "--quiet", "-p", "defrost-bench", bench, "--"], arguments)

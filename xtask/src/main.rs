@@ -14,7 +14,7 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   test     everything that must pass: format, lints, tidy, tests, docs
-  bench [COMMAND] [--backend wgpu] [--against torch] [--base FILE] [--json FILE] [--check]
+  bench [COMMAND] [--backend wgpu|candle] [--against torch] [--base FILE] [--json FILE] [--check]
            measures kernels, steps, loading, a whole job, start and scale, optimised; `bench --help` says it all
   tidy     the rules on structure alone: levels of crates, module docs, file sizes
   fetch    brings the published weights that some tests need into .cache/weights, checks their hashes, and makes the embedded

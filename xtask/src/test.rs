@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use crate::{fetch, root, tidy};
 
 /// The backends that the program leaves out by default, but that are tested.
-const BACKENDS: &str = "--features=defrost-cli/wgpu,defrost-tests/wgpu,defrost-bench/wgpu,defrost-cli/candle,defrost-tests/candle";
+const BACKENDS: &str = "--features=defrost-cli/wgpu,defrost-tests/wgpu,defrost-bench/wgpu,defrost-cli/candle,defrost-tests/candle,defrost-bench/candle";
 
 /// Each step: what it is called, and the arguments of cargo.
 const STEPS: &[(&str, &[&str])] = &[

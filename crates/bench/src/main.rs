@@ -4,6 +4,8 @@
 //! in turn with what it is compared with (the machine's own peak, the `gemm` crate at the same shape, PyTorch), in short
 //! pieces, and the least time of each counts. A stopwatch alone would measure the neighbours.
 
+#[cfg(feature = "candle")]
+mod candle;
 mod check;
 mod compare;
 #[cfg(feature = "wgpu")]
@@ -60,6 +62,9 @@ enum What {
     /// A GPU beside the CPU: images a second, where the time of a step goes, and what a roofline allows
     #[cfg(feature = "wgpu")]
     Gpu(gpu::Gpu),
+    /// candle itself beside this project, forward: its convolutions, by its own operations
+    #[cfg(feature = "candle")]
+    Candle(candle::Candle),
     /// Prints the tables of docs/performance.md from a file of --json
     Tables {
         /// The file
@@ -70,8 +75,8 @@ enum What {
 /// What runs where nothing is asked for.
 const ALL: [&str; 6] = ["kernels", "rows", "loading", "job", "start", "scale"];
 
-/// What runs on a backend of GPUs where nothing is asked for.
-const GPU: [&str; 1] = ["gpu"];
+/// What runs on another backend where nothing is asked for.
+const BACKENDS: [(&str, &str); 2] = [("wgpu", "gpu"), ("candle", "candle")];
 
 /// What all benchmarks share.
 #[derive(Args, Clone, Debug)]
@@ -145,8 +150,10 @@ fn main() -> anyhow::Result<()> {
     }
     let commands: Vec<What> = match what {
         Some(what) => vec![what],
-        None if common.backend.starts_with("wgpu") => GPU.into_iter().filter_map(again).collect(),
-        None => ALL.into_iter().filter_map(again).collect(),
+        None => match BACKENDS.iter().find(|(backend, _)| common.backend.starts_with(backend)) {
+            Some((_, command)) => again(command).into_iter().collect(),
+            None => ALL.into_iter().filter_map(again).collect(),
+        },
     };
     let mut found = Map::new();
     for what in &commands {
@@ -160,6 +167,8 @@ fn main() -> anyhow::Result<()> {
             What::Start(start) => ("start", start.run(&common)?),
             #[cfg(feature = "wgpu")]
             What::Gpu(gpu) => ("gpu", gpu.run(&common)?),
+            #[cfg(feature = "candle")]
+            What::Candle(candle) => ("candle", candle.run(&common)?),
             What::Scale(scale) => ("scale", scale.run(&common)?),
         };
         found.insert(name.to_owned(), rows.into());

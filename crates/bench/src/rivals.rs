@@ -18,7 +18,7 @@ pub(crate) enum Rival {
 }
 
 /// Without these glibc gives back and faults in the pages of every large tensor anew, which costs torch 11 to 46 %.
-const TUNED: [(&str, &str); 3] = [
+pub(crate) const TUNED: [(&str, &str); 3] = [
     ("MALLOC_MMAP_MAX_", "0"),
     ("MALLOC_TRIM_THRESHOLD_", "100000000000"),
     ("MALLOC_TOP_PAD_", "1000000000"),

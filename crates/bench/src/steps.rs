@@ -135,6 +135,8 @@ fn engine(common: &Common) -> anyhow::Result<Box<dyn Engine>> {
         "cpu,exact" => Ok(Box::new(CpuEngine::with_options(options.exact()))),
         #[cfg(feature = "wgpu")]
         name if name.starts_with("wgpu") => Ok(Box::new(crate::gpu::engine(common, false)?)),
+        #[cfg(feature = "candle")]
+        name if name.starts_with("candle") => Ok(Box::new(crate::candle::engine(common)?)),
         other => anyhow::bail!("--backend {other} is not in this build"),
     }
 }
