@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Args;
 use defrost_exec::Engine;
-use defrost_graph::{Graph, Loss, Marking};
+use defrost_graph::{Graph, Loss, Marking, Origin, ValueInfo};
 use defrost_plan::{Options, Plan, Purpose, flops};
 use defrost_tensor::Layout;
 use defrost_wgpu::{KernelTime, WgpuEngine, WgpuOptions};
@@ -197,13 +197,14 @@ fn paper(graph: &Graph, net: &str, mode: &str, n: usize, half: bool) -> anyhow::
         Purpose::Train(Loss::CrossEntropy),
         Options::default(),
     )?;
-    let bytes = |layout: Layout| match layout {
-        Layout::Activation(shape) if half => 2 * shape.len(),
-        layout => 4 * layout.len(),
+    // Gradients of activations have 32 bits, too, where these have 16.
+    let bytes = |info: &ValueInfo| match (info.layout, info.origin) {
+        (Layout::Activation(shape), Origin::Input | Origin::Output(_)) if half => 2 * shape.len(),
+        (layout, _) => 4 * layout.len(),
     };
     let calls = plan.calls().map(|i| {
         let operands = i.call.reads().into_iter().chain(i.call.writes());
-        let moved: usize = operands.map(|v| bytes(plan.values.info(v).layout)).sum();
+        let moved: usize = operands.map(|v| bytes(plan.values.info(v))).sum();
         (flops(&i.call) as f64, moved as f64)
     });
     let (mut operations, mut moved, mut seconds) = (0.0, 0.0, [0.0; CARDS.len()]);
