@@ -158,6 +158,9 @@ pub fn copy_channels(threads: &Threads, at: Channels, x: &[f32], accumulate: boo
     let Channels { source: [in_row, from], target: [out_row, to], count } = at;
     assert!(from + count <= in_row && to + count <= out_row, "channels {at:?}");
     assert_eq!((x.len() / in_row, x.len() % in_row), (out.len() / out_row, out.len() % out_row), "rows");
+    if x.len() == in_row {
+        return copy(threads, &x[from..from + count], accumulate, &mut out[to..to + count]);
+    }
     let rows = (TASK / out_row).max(1);
     threads.for_chunks(out, rows * out_row, |i, out| {
         let x = x[i * rows * in_row..].chunks_exact(in_row);
