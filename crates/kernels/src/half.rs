@@ -352,6 +352,7 @@ mod x86 {
     /// # Safety
     /// As [`add_pairs`].
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
+    #[allow(clippy::needless_range_loop)] // Numbers that are known keep the sums in registers.
     unsafe fn outer_tile<const R: usize, const C: usize>(
         block: &OuterBlock<'_>,
         mut a: *const u32,
@@ -375,11 +376,16 @@ mod x86 {
                 }
                 (a, b) = (a.wrapping_add(8), b.wrapping_add(16 * C));
             }
-            for (r, acc) in acc.iter().enumerate().take(block.rows.len().saturating_sub(i)) {
-                let out = block.out.add((block.rows.start + i + r) * block.out_step + range.start);
-                for (j, &acc) in acc.iter().enumerate() {
-                    let (out, live) = (out.add(16 * j), if j + 1 == C { last } else { u16::MAX });
-                    let sum = _mm512_add_ps(acc, _mm512_maskz_loadu_ps(live, out));
+            let rows = block.rows.len().saturating_sub(i);
+            for r in 0..R {
+                // Rows that do not exist take part with an empty mask.
+                let there = if r < rows { u16::MAX } else { 0 };
+                let row = (block.rows.start + i + r).wrapping_mul(block.out_step);
+                let out = block.out.wrapping_add(row + range.start);
+                for j in 0..C {
+                    let out = out.wrapping_add(16 * j);
+                    let live = if j + 1 == C { last & there } else { there };
+                    let sum = _mm512_add_ps(acc[r][j], _mm512_maskz_loadu_ps(live, out));
                     _mm512_mask_storeu_ps(out, live, sum);
                 }
             }

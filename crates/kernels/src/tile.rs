@@ -170,6 +170,17 @@ pub(crate) unsafe fn store_tile<V: Vector, const R: usize, const C: usize>(
 ) {
     let last_columns = ((block.panels.columns() - range.start) - (C - 1) * V::LANES).min(V::LANES);
     let rows = R.min(block.targets.len() - r);
+    let plain = terms == (true, true) && !block.accumulate && block.finish.residual.is_null();
+    if plain && rows == R && last_columns == V::LANES {
+        // Nothing is read but the bias, once a tile, and nothing is decided more than once.
+        // SAFETY: as below.
+        unsafe {
+            return match block.finish.stream {
+                true => store_plain::<V, R, C, true>(block, range.start, r, acc),
+                false => store_plain::<V, R, C, false>(block, range.start, r, acc),
+            };
+        }
+    }
     // What is indexed by a number lies in memory. So that this is not where the sums are added up, a copy is indexed, of
     // another size than the original, or the compiler makes one of the two: it then stores each sum after every term, and the
     // product runs at a third of its speed.
@@ -208,6 +219,36 @@ pub(crate) unsafe fn store_tile<V: Vector, const R: usize, const C: usize>(
                 } else {
                     v.store_part(block.out.add(at), count);
                 }
+            }
+        }
+    }
+}
+
+/// [`store_tile`] where all rows and columns exist and sums are complete, with no other summand than the bias.
+///
+/// # Safety
+/// As [`store_tile`].
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // Numbers that are known keep the sums in registers.
+unsafe fn store_plain<V: Vector, const R: usize, const C: usize, const STREAM: bool>(
+    block: &RowBlock<'_>,
+    first: usize,
+    r: usize,
+    acc: &[[V; C]; R],
+) {
+    let (low, high) = block.finish.bounds;
+    let (low, high) = (V::splat(low), V::splat(high));
+    let targets = &block.targets[r..][..R];
+    for j in 0..C {
+        // SAFETY: the column exists in the bias and in each row of the output.
+        unsafe {
+            let at = first + j * V::LANES;
+            let bias = block.finish.bias;
+            let bias = if bias.is_null() { V::splat(0.0) } else { V::load(bias.add(at)) };
+            for i in 0..R {
+                let v = acc[i][j].add(bias).at_least(low).at_most(high);
+                let out = block.out.add(targets[i] + at);
+                if STREAM { v.stream(out) } else { v.store(out) }
             }
         }
     }

@@ -187,6 +187,16 @@ fn fill_table(
     targets: &mut [usize],
 ) {
     let [gh, gw] = phase.grid;
+    if gather.is_matrix(phase) {
+        // A plain matrix product: sources and targets lie row after row.
+        let (from, to) = (gather.source.c, gather.target.c);
+        let live = &source[first * from..][..targets.len() * from];
+        for (i, target) in targets.iter_mut().enumerate() {
+            (*target, sources[i]) = ((first + i) * to, live[i * from..].as_ptr());
+        }
+        sources[targets.len()..stride].fill(zeros.as_ptr());
+        return;
+    }
     let position = |r: usize| (r / (gh * gw), r / gw % gh, r % gw);
     let (mut n, mut y, mut x) = position(first);
     for (i, target) in targets.iter_mut().enumerate() {

@@ -190,38 +190,79 @@ fn fours<V: Vector, const STEP: usize>(
     let mut target = gather.target_at(phase, row.n, y, positions.start);
     // The rows that the next target row needs first: the hardware does not foresee that many streams.
     let below = gather.source.w * channels;
+    let whole = channels / V::LANES * V::LANES;
     for _ in 0..count / 4 {
-        for c in (0..channels).step_by(V::LANES) {
-            let lanes = V::LANES.min(channels - c);
-            for s in 0..4 * STEP {
-                for r in 1..=STEP {
-                    prefetch(sources[2].wrapping_add(r * below + s * channels + c));
-                }
-            }
+        let quad = Quad { row, sources, weights, target, channels, below };
+        for c in (0..whole).step_by(V::LANES) {
             // SAFETY: `4 · STEP + 3 - STEP` source positions from here are inside, in three rows; four target positions
-            // exist from `target` on.
-            unsafe {
-                let mut acc = [V::splat(0.0); 4];
-                for i in 0..3 {
-                    let w: [V; 3] = std::array::from_fn(|j| load::<V>(weights[3 * i + j].add(c), lanes));
-                    for s in 0..3 * STEP + 3 {
-                        let v = load::<V>(sources[i].add(s * channels + c), lanes);
-                        for (o, acc) in acc.iter_mut().enumerate() {
-                            if s >= o * STEP && s < o * STEP + 3 {
-                                *acc = v.fma(w[s - o * STEP], *acc);
-                            }
-                        }
-                    }
-                }
-                for (o, acc) in acc.into_iter().enumerate() {
-                    finish::<V>(row, acc, target + o * channels + c, c, lanes, row.accumulate, true);
-                }
-            }
+            // exist from `target` on, each with `V::LANES` channels from `c`.
+            unsafe { quad.sum::<V, STEP>(c, V::LANES) }
+        }
+        if whole < channels {
+            // SAFETY: as above, with fewer channels.
+            unsafe { quad.sum::<V, STEP>(whole, channels - whole) }
         }
         sources = sources.map(|s| s.wrapping_add(4 * STEP * channels));
         target += 4 * channels;
     }
     positions.start + count
+}
+
+/// Four targets side by side and the first of their sources in three rows.
+struct Quad<'a> {
+    row: &'a Row<'a>,
+    sources: [*const f32; 3],
+    weights: [*const f32; 9],
+    target: usize,
+    channels: usize,
+    /// Floats of a row of sources.
+    below: usize,
+}
+
+impl Quad<'_> {
+    /// `lanes` channels from `c`.
+    ///
+    /// # Safety
+    /// They exist in all sources, weights and targets.
+    #[inline(always)]
+    unsafe fn sum<V: Vector, const STEP: usize>(&self, c: usize, lanes: usize) {
+        let Self { row, sources, weights, target, channels, below } = *self;
+        for s in 0..4 * STEP {
+            for r in 1..=STEP {
+                prefetch(sources[2].wrapping_add(r * below + s * channels + c));
+            }
+        }
+        // SAFETY: the caller's.
+        unsafe {
+            let mut acc = [V::splat(0.0); 4];
+            for i in 0..3 {
+                let w: [V; 3] = std::array::from_fn(|j| load::<V>(weights[3 * i + j].add(c), lanes));
+                for s in 0..3 * STEP + 3 {
+                    let v = load::<V>(sources[i].add(s * channels + c), lanes);
+                    for (o, acc) in acc.iter_mut().enumerate() {
+                        if s >= o * STEP && s < o * STEP + 3 {
+                            *acc = v.fma(w[s - o * STEP], *acc);
+                        }
+                    }
+                }
+            }
+            if row.accumulate || !row.finish.residual.is_null() {
+                for (o, acc) in acc.into_iter().enumerate() {
+                    finish::<V>(row, acc, target + o * channels + c, c, lanes, row.accumulate, true);
+                }
+                return;
+            }
+            let bias = row.finish.bias;
+            let bias = if bias.is_null() { V::splat(0.0) } else { load::<V>(bias.add(c), lanes) };
+            let (low, high) = (V::splat(row.finish.bounds.0), V::splat(row.finish.bounds.1));
+            let out = row.out.get().add(target + c);
+            for (o, acc) in acc.into_iter().enumerate() {
+                let v = acc.add(bias).at_least(low).at_most(high);
+                let out = out.add(o * channels);
+                if row.finish.stream { v.stream(out) } else { store::<V>(v, out, lanes) }
+            }
+        }
+    }
 }
 
 /// How many shards the pixels are summed in: a function of the shape alone.

@@ -128,6 +128,13 @@ impl Gather {
         self.target.c / self.groups
     }
 
+    /// Whether each target has one source, in the same place: a pointwise convolution.
+    pub(super) fn is_matrix(&self, phase: &Phase) -> bool {
+        let same = (self.source.h, self.source.w) == (self.target.h, self.target.w);
+        let [one, ..] = &*phase.taps else { return false };
+        same && phase.taps.len() == 1 && one.offset == [0; 2] && (self.step, self.spread) == ([1; 2], [1; 2])
+    }
+
     /// Where `tap`'s source for grid position `(y, x)` of image `n` starts, in elements, unless it is padding.
     #[inline(always)]
     pub(super) fn source_at(&self, tap: &Tap, n: usize, y: usize, x: usize) -> Option<usize> {
