@@ -560,17 +560,50 @@ impl Recipe {
 
     /// `result`, whose error says the line of the recipe where the fault is in a file.
     pub(crate) fn located<T>(&self, result: Result<T, defrost::Error>) -> anyhow::Result<T> {
+        use defrost::policy::line_of;
         match (result, self.file()?) {
             (Err(defrost::Error::Recipe(error)), Some((path, text))) => {
-                // What `--set` changed is in no line.
-                let error = match self.set.is_empty() {
-                    true => error.locate(&text),
-                    false => error,
-                };
+                // What an argument changed is in no line.
+                let error = if self.changes(error.key(), &text) { error } else { error.locate(&text) };
                 Err(crate::Usage::new(format!("{}: {error}", path.display())).into())
+            }
+            // The zoo's own names are in a recipe too.
+            (
+                Err(error @ defrost::Error::Zoo(defrost::zoo::ZooError::Unknown { what: "model", .. })),
+                Some((path, text)),
+            ) if !self.changes("model.arch", &text) => {
+                let line = line_of(&text, "model.arch").map_or(String::new(), |line| format!("line {line}, "));
+                Err(crate::Usage::new(format!("{}: {line}`model.arch`: {error}", path.display())).into())
             }
             (result, _) => Ok(result?),
         }
+    }
+
+    /// Whether `key` of the recipe (phases by number) or what it lies in was set by an argument.
+    fn changes(&self, key: &str, text: &str) -> bool {
+        let flags = [
+            ("model.arch", self.model.is_some()),
+            ("model.weights", self.weights.is_some()),
+            ("data.image_size", self.image_size.is_some()),
+            ("batch_size", self.batch.is_some()),
+        ];
+        let flags = flags.into_iter().filter_map(|(key, given)| given.then(|| key.to_owned()));
+        let phases = defrost::policy::Recipe::from_toml(text).map(|r| r.phases).unwrap_or_default();
+        // A phase may be meant by its name.
+        let by_number = |pair: &str| {
+            let key = pair.split('=').next().unwrap_or_default();
+            let Some((name, rest)) = key.strip_prefix("phase.").and_then(|k| k.split_once('.')) else {
+                return key.to_owned();
+            };
+            let at = phases.iter().position(|phase| phase.name == name);
+            at.map_or(key.to_owned(), |at| format!("phase.{}.{rest}", at + 1))
+        };
+        let within = |inner: &str, outer: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        flags
+            .chain(self.set.iter().map(|pair| by_number(pair)))
+            .any(|set| within(key, &set) || within(&set, key))
     }
 }
 

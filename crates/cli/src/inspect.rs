@@ -31,7 +31,11 @@ pub(crate) fn inspect(args: &args::Inspect) -> anyhow::Result<ExitCode> {
         writeln!(out, "  metadata    {key} = {short}{}", if short.len() < value.len() { "…" } else { "" })?;
     }
     let Some(fit) = about.fits.first() else {
-        writeln!(out, "  fits        no network of the zoo; its tensors are")?;
+        writeln!(out, "  fits        no network of the zoo")?;
+        if let Some(misfit) = &about.misfit {
+            writeln!(out, "  most like   {}", misfit.to_string().replace('\n', "\n            "))?;
+        }
+        writeln!(out, "  its tensors")?;
         for (name, shape) in &about.tensors {
             writeln!(out, "    {name}  {shape:?}")?;
         }
@@ -104,7 +108,7 @@ fn as_json(about: &Inspection) -> serde_json::Value {
         .collect();
     serde_json::json!({
         "format": about.format.to_string(), "bytes": about.bytes, "tensors": tensors, "metadata": about.metadata,
-        "fits": fits,
+        "fits": fits, "misfit": about.misfit.as_ref().map(ToString::to_string),
     })
 }
 

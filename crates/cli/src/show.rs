@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use defrost::zoo::{Arch, ModelSpec, Source, Weights, summary};
 
-use crate::Usage;
 use crate::format::thousands;
 
 pub(crate) fn models(json: bool) -> anyhow::Result<ExitCode> {
@@ -39,7 +38,7 @@ pub(crate) fn models(json: bool) -> anyhow::Result<ExitCode> {
                 None if defrost::pull::remote(w).is_some() => format!("defrost pull {arch}/{}", w.name),
                 None => crate::pull::place(w, &settings),
             };
-            writeln!(out, "    {:<22}{top1:<16}{:<14}{place}", w.name, w.licence)?;
+            writeln!(out, "    {:<22}{top1:<16}{:<19}{place}", w.name, w.licence)?;
         }
         let stages: Vec<_> = about.stages.iter().map(|s| s.name.as_str()).collect();
         writeln!(out, "    stages: {}\n", stages.join(" "))?;
@@ -57,13 +56,12 @@ pub(crate) fn recipes(name: Option<&str>) -> anyhow::Result<ExitCode> {
                 writeln!(out, "{name:<width$}{about}")?;
             }
         }
-        Some(name) => match all.iter().find(|(n, ..)| *n == name) {
-            Some((_, _, text)) => write!(out, "{text}")?,
-            None => {
-                defrost::policy::Recipe::named(name)?;
-                return Err(Usage::new(format!("no recipe `{name}`")).into());
-            }
-        },
+        Some(name) => {
+            // Short names are names too.
+            let name = defrost::policy::Recipe::named(name)?.name;
+            let text = all.iter().find(|(n, ..)| *n == name).map_or("", |(_, _, text)| text);
+            write!(out, "{text}")?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,14 @@ pub enum Error {
     /// The network or its weights.
     #[error(transparent)]
     Zoo(#[from] defrost_zoo::ZooError),
+    /// Weights that are damaged or do not fit the network.
+    #[error("{weights}: {source}")]
+    Unfit {
+        /// The file, or the published set.
+        weights: String,
+        /// What is wrong.
+        source: Box<defrost_zoo::ZooError>,
+    },
     /// Names of another framework that do not fit.
     #[error(transparent)]
     Naming(#[from] defrost_zoo::naming::NamingError),

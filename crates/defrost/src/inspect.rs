@@ -5,7 +5,7 @@ use std::path::Path;
 
 use defrost_weights::{Format, NamedTensors};
 use defrost_zoo::naming::Naming;
-use defrost_zoo::{Arch, Head, HeadLoading, LoadReport, ModelSpec, Preprocess, match_weights};
+use defrost_zoo::{Arch, Head, HeadLoading, LoadReport, ModelSpec, Preprocess, ZooError, match_weights};
 
 use crate::Error;
 use crate::model::{Source, family_of, from_path, read};
@@ -24,6 +24,8 @@ pub struct Inspection {
     pub metadata: BTreeMap<String, String>,
     /// The networks that it fits, the likeliest first.
     pub fits: Vec<Fit>,
+    /// Where it fits none: why it does not fit the network that it is most like.
+    pub misfit: Option<ZooError>,
 }
 
 /// A network that a file fits.
@@ -47,15 +49,17 @@ pub fn inspect(path: &Path) -> Result<Inspection, Error> {
     let tensors = read(path)?;
     let format = defrost_weights::detect(path)?;
     let bytes = std::fs::metadata(path).map_err(|source| Error::Io { path: path.into(), source })?.len();
-    let fits = fits(&Arch::ALL, &tensors, path);
+    let (fits, misfit) = fits(&Arch::ALL, &tensors, path);
     let metadata = tensors.metadata.clone();
     let tensors = tensors.iter().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
-    Ok(Inspection { format, bytes, tensors, metadata, fits })
+    Ok(Inspection { format, bytes, tensors, metadata, fits, misfit })
 }
 
-/// Those of `arches` that the tensors of the file at `path` fit, the likeliest first.
-pub(crate) fn fits(arches: &[Arch], tensors: &NamedTensors, path: &Path) -> Vec<Fit> {
+/// Those of `arches` that the tensors of the file at `path` fit, the likeliest first. Where there is none: why they do not
+/// fit the one of which they have most, if that is half of it.
+pub(crate) fn fits(arches: &[Arch], tensors: &NamedTensors, path: &Path) -> (Vec<Fit>, Option<ZooError>) {
     let mut fits = Vec::new();
+    let mut nearest: Option<(String, LoadReport)> = None;
     for &arch in arches {
         // What has no names of this network is not its.
         let Ok(source) = from_path(arch, tensors.clone(), path) else { continue };
@@ -72,12 +76,20 @@ pub(crate) fn fits(arches: &[Arch], tensors: &NamedTensors, path: &Path) -> Vec<
             if whole && !report.is_other_network && !report.matched.is_empty() {
                 let has_head = report.reinitialised.is_empty();
                 fits.push(Fit { spec, has_head, report, source: source.clone() });
+            } else if 2 * report.matched.len() >= graph.params().len()
+                && nearest.as_ref().is_none_or(|(_, best)| best.matched.len() < report.matched.len())
+            {
+                nearest = Some((arch.to_string(), report));
             }
         }
     }
     // What leaves least over is likeliest.
     fits.sort_by_key(|fit| fit.report.surplus.len());
-    fits
+    let nearest = nearest.filter(|_| fits.is_empty());
+    let misfit = nearest.map(|(model, report)| {
+        ZooError::DoesNotFit { model, report: Box::new(report), fits: None, strict: false }
+    });
+    (fits, misfit)
 }
 
 /// The widths of an architecture.

@@ -156,17 +156,25 @@ impl Model {
             (None, Some(spec)) => vec![spec.arch],
             (None, None) => Arch::ALL.into(),
         };
-        let fit = crate::inspect::fits(&arches, &tensors, path).into_iter().next();
-        let (spec, source) = match (fit, &arches[..]) {
+        let (fits, misfit) = crate::inspect::fits(&arches, &tensors, path);
+        let (spec, source) = match (fits.into_iter().next(), &arches[..]) {
             (Some(fit), _) if fit.has_head => (fit.spec, fit.source),
             (Some(_), _) => return Err(Error::NoHead { path: path.into() }),
             // It does not fit: loading says why.
             (None, &[arch]) => {
                 let source = from_path(arch, tensors, path)?;
-                let classes = source.classes(arch).ok_or_else(|| Error::NoHead { path: path.into() })?;
+                let classes = source.classes(arch).unwrap_or(1000);
                 (source.spec.clone().unwrap_or_else(|| source.spec_for(arch, classes)), source)
             }
-            (None, _) => return Err(Error::WhichModel { path: path.into() }),
+            (None, _) => {
+                let path = path.to_owned();
+                return Err(match misfit {
+                    Some(source) => {
+                        Error::Unfit { weights: path.display().to_string(), source: Box::new(source) }
+                    }
+                    None => Error::WhichModel { path },
+                });
+            }
         };
         let spec = image_size.map_or(spec.clone(), |size| spec.with_image_size(size));
         Self::build(spec, Some(source), LoadOptions::default().with_head(HeadLoading::Required))
@@ -180,7 +188,8 @@ impl Model {
             let (graph, overridden, assumed, report) = (Arc::new(graph), None, false, None);
             return Ok(Self { graph, params, preprocess, overridden, assumed, report, source, spec });
         };
-        let (params, report) = defrost_zoo::load(&graph, source.tensors, &options)?;
+        let unfit = |error| Error::Unfit { weights: source.words.clone(), source: Box::new(error) };
+        let (params, report) = defrost_zoo::load(&graph, source.tensors, &options).map_err(unfit)?;
         let (preprocess, assumed, source) = (source.preprocess, source.assumed, source.words);
         let (graph, overridden, report) = (Arc::new(graph), None, Some(report));
         Ok(Self { graph, params, preprocess, overridden, assumed, report, source, spec })

@@ -23,7 +23,7 @@ impl Recipe {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), RecipeError> {
-        rule(self.batch_size >= 1, "batch_size", self.batch_size, COUNT)?;
+        rule((1..=65_536).contains(&self.batch_size), "batch_size", self.batch_size, "it must be from 1 to 65536")?;
         self.check_metric(self.monitor, "monitor")?;
         self.check_model()?;
         self.check_data()?;
@@ -37,7 +37,7 @@ impl Recipe {
             rule(ema.every >= 1, "ema.every", ema.every, COUNT)?;
         }
         if self.phases.is_empty() {
-            return Err(RecipeError::new("", RecipeErrorKind::MissingKey { name: "phase".into() }));
+            return Err(RecipeError::new("", RecipeErrorKind::NoPhase));
         }
         for (i, phase) in self.phases.iter().enumerate() {
             let key = format!("phase.{}", i + 1);
@@ -60,7 +60,8 @@ impl Recipe {
     fn check_model(&self) -> Checked {
         let model = &self.model;
         rule(positive(model.width), "model.width", model.width, POSITIVE)?;
-        rule(model.in_channels >= 1, "model.in_channels", model.in_channels, COUNT)?;
+        let channels = model.in_channels;
+        rule((1..=1024).contains(&channels), "model.in_channels", channels, "it must be from 1 to 1024")?;
         let momentum = model.norm_momentum;
         rule(
             part_or_all(momentum) && momentum > 0.0,
@@ -72,8 +73,8 @@ impl Recipe {
         if let Some(dropout) = head.dropout {
             rule(part(dropout), "model.head.dropout", dropout, PART)?;
         }
-        if let Some(units) = head.hidden.iter().find(|u| **u == 0) {
-            rule(false, "model.head.hidden", units, COUNT)?;
+        if let Some(units) = head.hidden.iter().find(|u| !(1..=65_536).contains(*u)) {
+            rule(false, "model.head.hidden", units, "a layer has from 1 to 65536 units")?;
         }
         let fits = head.kind != HeadKind::Linear || (head.hidden.is_empty() && !head.batch_norm);
         let linear =
@@ -85,7 +86,8 @@ impl Recipe {
 
     fn check_data(&self) -> Checked {
         let data = &self.data;
-        rule(data.image_size >= 32, "data.image_size", data.image_size, "it must be at least 32 pixels")?;
+        let size = data.image_size;
+        rule((32..=8192).contains(&size), "data.image_size", size, "it must be from 32 to 8192 pixels")?;
         let open = data.val_fraction > 0.0 && data.val_fraction < 1.0;
         rule(open, "data.val_fraction", data.val_fraction, "it must be greater than 0 and less than 1")?;
         let drawn = data.balance != Balance::Natural;
@@ -185,7 +187,7 @@ impl Recipe {
 
 fn check_phase(phase: &PhaseSpec, key: &str) -> Checked {
     let at = |part: &str| format!("{key}.{part}");
-    rule(phase.epochs >= 1, &at("epochs"), phase.epochs, COUNT)?;
+    rule((1..=100_000).contains(&phase.epochs), &at("epochs"), phase.epochs, "it must be from 1 to 100000")?;
     for (part, value) in phase.lr.values() {
         let (ok, text) = match &phase.lr {
             Lr::ByName { .. } => (not_negative(value), "a rate must not be negative"),
@@ -215,7 +217,8 @@ fn check_phase(phase: &PhaseSpec, key: &str) -> Checked {
         rule(positive(sweep.start), &at("find_lr.start"), sweep.start, POSITIVE)?;
         let rises = sweep.end.is_finite() && sweep.end > sweep.start;
         rule(rises, &at("find_lr.end"), sweep.end, "it must be greater than `start`")?;
-        rule(sweep.steps >= 6, &at("find_lr.steps"), sweep.steps, "it must be at least 6")?;
+        let steps = sweep.steps;
+        rule((6..=100_000).contains(&steps), &at("find_lr.steps"), steps, "it must be from 6 to 100000")?;
     }
     phase.thaw.as_ref().map_or(Ok(()), |thaw| check_thaw(thaw, phase.epochs, &at("thaw")))
 }

@@ -46,6 +46,9 @@ pub enum RecipeErrorKind {
         /// The key.
         name: String,
     },
+    /// No phase at all.
+    #[error("there is no `[[phase]]`: a recipe trains in one phase or more")]
+    NoPhase,
     /// A value of the wrong type or form.
     #[error("{message}")]
     Type {
@@ -64,7 +67,7 @@ pub enum RecipeErrorKind {
     #[error(transparent)]
     Augment(#[from] defrost_augment::Error),
     /// A selector that matches nothing in this network.
-    #[error("`{selector}` matches nothing in {network}{}", meant(&nearest.first().cloned(), nearest))]
+    #[error("`{selector}` matches nothing in {network}{}", meant_or_stages(nearest, stages))]
     NoMatch {
         /// The selector as written.
         selector: String,
@@ -72,6 +75,8 @@ pub enum RecipeErrorKind {
         network: String,
         /// Names in the network that are most like it, the best first.
         nearest: Vec<String>,
+        /// The network's stages.
+        stages: Vec<String>,
     },
     /// A glob or a regular expression that cannot be read.
     #[error("`{pattern}` is no pattern: {message}")]
@@ -206,5 +211,12 @@ fn meant(nearest: &Option<String>, known: &[String]) -> String {
         (Some(name), _) => format!("; did you mean `{name}`?"),
         (None, []) => String::new(),
         (None, known) => format!("; known are {}", known.join(", ")),
+    }
+}
+
+fn meant_or_stages(nearest: &[String], stages: &[String]) -> String {
+    match nearest {
+        [name, ..] => format!("; did you mean `{name}`?"),
+        [] => format!("; its stages are {}", stages.join(", ")),
     }
 }

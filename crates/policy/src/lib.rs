@@ -64,6 +64,7 @@ pub use lr::Lr;
 pub use model::{Head, HeadKind, Model, Weights};
 pub use norm::{Norm, NormMode};
 pub use optimizer::{Adam, AdamW, Clip, Lamb, Optimizer, RmsProp, Sgd};
+pub use parse::line_of;
 pub use phase::{Grouping, PhaseSpec, Start};
 pub use recipe::{Augment, Checkpoints, Data, Ema, Precision, Recipe, Recompute, Retention};
 pub use recipes::recipes;

@@ -75,12 +75,13 @@ struct Case<'c> {
 
 type Rule = fn(&Case<'_>, &mut Vec<Doubt>);
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 14] = [
     preprocessing,
     image_size,
     random_head,
     frozen_decay,
     small_batch,
+    slow_statistics,
     drifting,
     shared_images,
     missing_classes,
@@ -170,6 +171,14 @@ fn frozen_decay(case: &Case<'_>, doubts: &mut Vec<Doubt>) {
     }
 }
 
+/// Whether a normalisation is in a mode of that sort at any time of the phase.
+fn norms(case: &Case<'_>, phase: &Phase, sort: impl Fn(BnMode) -> bool) -> bool {
+    (0..phase.steps()).any(|step| {
+        let marking = phase.step(step).0;
+        case.graph.node_ids().any(|node| marking.bn_mode(case.graph, node).is_some_and(&sort))
+    })
+}
+
 /// Below so many images batch statistics are mostly noise.
 const SMALL: usize = 8;
 
@@ -180,14 +189,7 @@ fn small_batch(case: &Case<'_>, doubts: &mut Vec<Doubt>) {
         images => images % batch,
     };
     for (i, phase) in case.phases.iter().enumerate() {
-        let live = (0..phase.steps()).any(|step| {
-            let marking = phase.step(step).0;
-            let mode = |node| marking.bn_mode(case.graph, node);
-            case.graph
-                .node_ids()
-                .any(|n| mode(n).is_some_and(|m| !matches!(m, BnMode::Frozen | BnMode::AffineOnly)))
-        });
-        if !live {
+        if !norms(case, phase, |mode| !matches!(mode, BnMode::Frozen | BnMode::AffineOnly)) {
             continue;
         }
         if batch < SMALL {
@@ -206,6 +208,31 @@ fn small_batch(case: &Case<'_>, doubts: &mut Vec<Doubt>) {
             doubts.push(Doubt::warning("small-batch", message).set("data.drop_last=true"));
         }
     }
+}
+
+/// The part of a running statistic that may still be what it was before the run.
+const STALE: f64 = 0.1;
+
+fn slow_statistics(case: &Case<'_>, doubts: &mut Vec<Doubt>) {
+    let (images, batch) = (case.facts.train.iter().sum::<usize>(), case.recipe.batch_size);
+    let an_epoch = if case.recipe.data.drop_last { images / batch } else { images.div_ceil(batch) };
+    let updates = |p: &&Phase| norms(case, p, |mode| matches!(mode, BnMode::Train | BnMode::Drifting));
+    let steps: usize = case.phases.iter().filter(updates).map(|p| p.epochs * an_epoch).sum();
+    let momentum = case.recipe.model.norm_momentum;
+    let left = (1.0 - momentum).powf(steps as f64);
+    if steps == 0 || left <= STALE {
+        return;
+    }
+    let message = format!(
+        "running statistics take in {momentum} of a batch, so after the {steps} steps that update them {:.0} % of them are \
+         still from before the run, and evaluation uses them",
+        100.0 * left
+    );
+    let doubt = Doubt::warning("slow-statistics", message);
+    doubts.push(match momentum < 0.1 {
+        true => doubt.set("model.norm_momentum=0.1"),
+        false => doubt.set("phase.1.norm=affine_only"),
+    });
 }
 
 fn drifting(case: &Case<'_>, doubts: &mut Vec<Doubt>) {

@@ -136,6 +136,7 @@ pub(crate) fn one(
         selector: selector.to_string(),
         network: graph.name().to_owned(),
         nearest: like(graph, &selector.to_string()),
+        stages: graph.stages().iter().map(|stage| stage.name.clone()).collect(),
     })
 }
 
@@ -205,13 +206,16 @@ pub(crate) struct Pattern {
 
 impl Pattern {
     pub(crate) fn new(selector: &Selector) -> Result<Self, RecipeErrorKind> {
-        let bad = |text: &str, e: &dyn std::fmt::Display| RecipeErrorKind::Pattern {
-            pattern: text.to_owned(),
-            message: e.to_string(),
-        };
+        let bad = |text: &str, message: String| RecipeErrorKind::Pattern { pattern: text.to_owned(), message };
         let (text, glob, regex) = match selector {
             Selector::Regex(text) => {
-                let whole = Regex::new(&format!("^(?:{text})$")).map_err(|e| bad(text, &e))?;
+                let whole = Regex::new(&format!("^(?:{text})$"));
+                // The library draws what it read over three lines; the last one says what is wrong.
+                let last = |e: regex::Error| {
+                    let text = e.to_string();
+                    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+                };
+                let whole = whole.map_err(|e| bad(text, last(e)))?;
                 (text.clone(), None, Some(whole))
             }
             other => {
@@ -220,7 +224,7 @@ impl Pattern {
                     // Dots separate segments as slashes do in paths.
                     let path = text.replace('.', "/");
                     let glob = GlobBuilder::new(&path).literal_separator(true).build();
-                    let glob = glob.map_err(|e| bad(&text, &e))?;
+                    let glob = glob.map_err(|e| bad(&text, e.kind().to_string()))?;
                     Some(glob.compile_matcher())
                 } else {
                     None

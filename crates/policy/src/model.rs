@@ -136,6 +136,11 @@ impl Head {
         Self { kind: HeadKind::Flattened, hidden: hidden.into(), ..Self::default() }
     }
 
+    /// fastai's: pooled maxima and means, a normalised hidden layer of 512 units, dropout 0.25 and 0.5.
+    pub fn fastai() -> Self {
+        Self { kind: HeadKind::Fastai, hidden: vec![512], dropout: Some(0.5), batch_norm: false }
+    }
+
     /// With this dropout rate.
     #[must_use]
     pub fn dropout(self, rate: f64) -> Self {

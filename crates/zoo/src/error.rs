@@ -9,7 +9,7 @@ use crate::{Arch, Geometry, LoadReport};
 #[non_exhaustive]
 pub enum ZooError {
     /// A name that nothing has.
-    #[error("there is no {what} `{name}`{}; there is {}", did_you_mean(nearest), choices.join(", "))]
+    #[error("there is no {what} `{name}`{} {}", did_you_mean(nearest), choices.join(", "))]
     Unknown {
         /// What was looked for, as in `model`.
         what: &'static str,
@@ -104,7 +104,7 @@ pub enum ZooError {
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|n| format!(", did you mean `{n}`?")).unwrap_or_default()
+    nearest.as_ref().map_or("; there is".to_owned(), |n| format!("; did you mean `{n}`? There is"))
 }
 
 /// How many names of each sort a message lists.

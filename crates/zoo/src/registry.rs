@@ -298,8 +298,8 @@ mod tests {
         let error = Weights::find(Arch::Vgg16, "imagenet1k_v2").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no set of weights `vgg16/imagenet1k_v2`, did you mean `imagenet1k_v1`?; \
-             there is imagenet1k_v1, tv_in1k, keras"
+            "there is no set of weights `vgg16/imagenet1k_v2`; did you mean `imagenet1k_v1`? \
+             There is imagenet1k_v1, tv_in1k, keras"
         );
     }
 

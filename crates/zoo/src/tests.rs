@@ -302,7 +302,7 @@ fn heads_as_text_go_both_ways_and_misfits_are_named() {
         assert_eq!(text.parse::<Head>().unwrap().to_string(), text);
     }
     let error = |text: &str| text.parse::<Head>().unwrap_err().to_string();
-    assert!(error("poled:512").starts_with("there is no head `poled`, did you mean `pooled`?"));
+    assert!(error("poled:512").starts_with("there is no head `poled`; did you mean `pooled`?"));
     assert!(error("pooled:many").contains("a hidden size is no whole number"));
     assert!(error("pooled:512:1.5").contains("a dropout rate must be at least 0 and less than 1, not 1.5"));
     assert!(error("pooled:0").contains("the size of a hidden layer must be at least 1"));
@@ -343,7 +343,7 @@ fn names_suggest_the_nearest() {
     let error = "MobileNetV2".parse::<Arch>().unwrap_err().to_string();
     assert_eq!(
         error,
-        "there is no model `MobileNetV2`, did you mean `mobilenet_v2`?; there is \
+        "there is no model `MobileNetV2`; did you mean `mobilenet_v2`? There is \
          efficientnet_lite0, mobilenet_v2, resnet18, resnet50, vgg16"
     );
     assert!(!"yolo".parse::<Arch>().unwrap_err().to_string().contains("did you mean"));

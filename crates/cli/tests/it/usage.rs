@@ -64,6 +64,7 @@ fn what_there_is_can_be_listed() {
     assert!(list(&["models"]).contains("resnet50"));
     assert!(list(&["recipes"]).contains("two-stage"));
     assert!(list(&["recipes", "head"]).contains("[[phase]]"));
+    assert!(list(&["recipes", "p2"]).contains("name = \"p2-last-stage\""), "a short name");
     assert!(list(&["devices"]).contains("cpu"));
     assert!(list(&["--version"]).starts_with("defrost "));
     assert!(list(&["completions", "bash"]).contains("defrost"));

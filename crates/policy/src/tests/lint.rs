@@ -102,6 +102,23 @@ fn live_statistics_of_small_batches() {
 }
 
 #[test]
+fn running_statistics_that_stay_behind() {
+    let mut top = recipe(PhaseSpec::new("top", 5, ["layer4", "head"]).lr(1e-5));
+    assert!(rules(&top, &facts()).is_empty(), "50 steps at a tenth leave half a percent");
+    top.set("model.norm_momentum", "0.01").unwrap();
+    let found = doubts(&top, &facts());
+    assert_eq!((found[0].rule, found[0].set.as_deref()), ("slow-statistics", Some("model.norm_momentum=0.1")));
+    assert!(found[0].message.contains("after the 50 steps that update them 61 % of them"), "{found:?}");
+    assert!(rules(&top, &Facts::default()).is_empty(), "without images nobody knows the steps");
+    top.set("phase.1.norm", "affine_only").unwrap();
+    assert!(rules(&top, &facts()).is_empty(), "statistics that stay need not follow");
+    // All phases that update them count.
+    let mut long = top.clone().phase(PhaseSpec::new("all", 50, "all").lr(1e-5));
+    long.set("phase.1.norm", "auto").unwrap();
+    assert!(rules(&long, &facts()).is_empty());
+}
+
+#[test]
 fn drift_and_selectors_and_zero_rates() {
     let drifting = recipe(PhaseSpec::new("p", 5, "head").norm(NormMode::Drifting));
     assert_eq!(rules(&drifting, &facts()), ["drifting"]);

@@ -66,6 +66,13 @@ fn every_scenario_has_a_recipe() {
 }
 
 #[test]
+fn the_recipe_that_has_every_value_written_out_has_every_value() {
+    let (_, _, text) = recipes().iter().find(|(name, ..)| *name == "l6-repeatable").unwrap();
+    let table = |text: &str| toml::from_str::<toml::Table>(text).unwrap();
+    assert_eq!(table(text), table(&Recipe::named("l6").unwrap().to_toml()));
+}
+
+#[test]
 fn a_recipe_can_be_built_in_rust() {
     let augment = [
         Op::RandomResizedCrop(RandomResizedCrop { scale: [0.5, 1.0], ..Default::default() }),
@@ -117,15 +124,15 @@ fn unknown_keys_are_told_with_line_and_nearest() {
     // In tables that are read as a whole too, on whatever line the key is.
     assert_eq!(
         error(&format!("{SMALL}[phase.optimizer]\nkind = \"sgd\"\nmomentun = 0.9\n")),
-        "line 7: there is no key `momentun` here; did you mean `momentum`?"
+        "line 7, `phase.1.optimizer`: there is no key `momentun` here; did you mean `momentum`?"
     );
     assert_eq!(
         error(&format!("{SMALL}schedule = {{ kind = \"cosin\" }}\n")),
-        "line 5: `cosin` is none of the words that can stand here; did you mean `cosine`?"
+        "line 5, `phase.1.schedule`: `cosin` is none of the words that can stand here; did you mean `cosine`?"
     );
     assert_eq!(
         error(&format!("{SMALL}schedule = {{ kind = \"cosine\", gamma = 1.0 }}\n")),
-        "line 5: there is no key `gamma` here; known are end, cycles, mult"
+        "line 5, `phase.1.schedule`: there is no key `gamma` here; known are end, cycles, mult"
     );
     assert!(error(&format!("{SMALL}train = {{ last_stage = 2 }}\n")).contains("line 5"));
     assert!(error(&format!("{SMALL}norm = \"frosen\"\n")).contains("did you mean `frozen`?"));
@@ -142,7 +149,30 @@ fn unknown_keys_are_told_with_line_and_nearest() {
 #[test]
 fn types_and_ranges_are_told_with_line() {
     let e = error(&format!("batch_size = \"many\"\n{SMALL}"));
-    assert!(e.starts_with("line 1") && e.contains("string \"many\""), "{e}");
+    assert_eq!(
+        e,
+        "line 1, `batch_size`: expected a whole number that is not negative, found the string \"many\""
+    );
+    for (value, found) in [("2.5", "2.5"), ("-1", "-1"), ("true", "true"), ("[]", "a list")] {
+        let e = error(&format!("batch_size = {}\n{SMALL}", value));
+        let found = found.replace("2.5", "`2.5`").replace("-1", "`-1`").replace("true", "`true`");
+        assert!(e.ends_with(&format!("a whole number that is not negative, found {found}")), "{e}");
+    }
+    let e = error(&format!("[model]\nhead = 3\n{SMALL}"));
+    assert_eq!(e, "line 2, `model.head`: expected a table, found `3`");
+    let e = error(&format!("[augment]\ntrain = [\"flip_horizontal\"]\n{SMALL}"));
+    assert!(e.starts_with("line 2, `augment.train.1`: expected a table, as in `{ name = … }`"), "{e}");
+    let e = error("[phase]\nepochs = 1\n");
+    assert!(e.starts_with("line 1, `phase`: expected a list, found a table") && e.contains("`[[…]]`"), "{e}");
+    for (head, tail) in [
+        ("batch_size = 4611686018427387904\n", ""),
+        ("", "[data]\nimage_size = 4611686018427387904\n"),
+        ("", "[model.head]\nkind = \"pooled\"\nhidden = 4611686018427387904\n"),
+        ("", "[model]\nin_channels = 4611686018427387904\n"),
+    ] {
+        let e = error(&format!("{head}{SMALL}{tail}"));
+        assert!(e.contains("4611686018427387904 is not allowed") && e.starts_with("line "), "{e}");
+    }
     assert_eq!(
         error(&format!("{SMALL}lr = -1e-3\n")),
         "line 5, `phase.1.lr`: -0.001 is not allowed: a rate must be greater than 0"
@@ -150,7 +180,7 @@ fn types_and_ranges_are_told_with_line() {
     let e = error(&format!("{SMALL}\n[[phase]]\nepochs = 1\nlr = {{ default = 1e-3, head = -1.0 }}\n"));
     assert!(e.starts_with("line 8, `phase.2.lr.head`"), "{e}");
     assert!(error(&format!("{SMALL}lr = [1, 2, 3]\n")).contains("a slice of rates has two ends"));
-    assert!(error("seed = 1\n").contains("`phase` is missing"));
+    assert_eq!(error("seed = 1\n"), "there is no `[[phase]]`: a recipe trains in one phase or more");
     let e = error(&format!("{SMALL}schedule = {{ kind = \"multi_step\", at = [2, 5] }}\n"));
     assert_eq!(
         e,
@@ -224,6 +254,17 @@ fn a_selector_without_a_match_gets_its_line() {
         error.to_string(),
         "line 4, `phase.1.train`: `layr4` matches nothing in resnet18; did you mean `layer4`?"
     );
+    let error_of = |selector: &str| {
+        let recipe = Recipe::from_toml(&SMALL.replace("\"head\"", selector)).unwrap();
+        recipe.resolve(&nets::resnet18()).unwrap_err().to_string()
+    };
+    let e = error_of("\"zzz\"");
+    assert!(e.ends_with("matches nothing in resnet18; its stages are conv1, layer1, layer2, layer3, layer4, fc"), "{e}");
+    // What the libraries of patterns say fits into one line.
+    for bad in ["{ regex = \"layer[\" }", "\"layer{3\""] {
+        let e = error_of(bad);
+        assert!(e.contains("is no pattern: unclosed") && !e.contains('\n'), "{e}");
+    }
 }
 
 #[test]

@@ -313,12 +313,12 @@ fn p2_last_stage() {
 #[test]
 fn p3_stage_by_stage() {
     let stages = PhaseSpec::new("stage by stage", 20, Selector::LastStages(2))
-        .lr(Lr::by_name(1e-3, [("head", 5e-3)]))
+        .lr(Lr::by_name(1e-4, [("head", 1e-3)]))
         .optimizer(sgd(0.0))
         .thaw(Thaw::by(Unit::Stage).every(1).lr_factor(0.9));
     let recipe = mobilenet()
         .augment(turns_and_colours())
-        .phase(PhaseSpec::new("head", 4, "head").lr(5e-3).optimizer(sgd(0.0)))
+        .phase(PhaseSpec::new("head", 4, "head").lr(1e-3).optimizer(sgd(0.0)))
         .phase(stages);
     check("p3-stage-by-stage", recipe);
 }
@@ -343,9 +343,9 @@ fn f1_stages() {
     let cycle = |name, epochs, train, lr: Lr| {
         PhaseSpec::new(name, epochs, train).lr(lr).optimizer(fastai_adam()).schedule(Schedule::one_cycle())
     };
-    let slow = cycle("unfrozen, slow", 2, "all", [1e-6, 1e-4].into());
+    let slow = cycle("unfrozen, slow", 2, "all", [1e-6, 1e-4].into()).groups(Grouping::Whole);
     let recipe = mobilenet()
-        .head(Head::pooled([512]).dropout(0.5).batch_norm())
+        .head(Head::fastai())
         .augment(crop_and_flip())
         .phase(cycle("frozen", 4, "head", 1e-3.into()).norm(NormMode::TrainBn).save("stage-1"))
         .phase(cycle("unfrozen", 1, "all", 1e-3.into()))
@@ -357,7 +357,7 @@ fn f1_stages() {
 fn f2_fine_tune() {
     let frozen = PhaseSpec::new("frozen", 1, "head").norm(NormMode::TrainBn).lr(Lr::SliceStop(2e-3));
     let recipe = mobilenet()
-        .head(Head::pooled([512]).dropout(0.5).batch_norm())
+        .head(Head::fastai())
         .augment(crop_and_flip())
         .phase(frozen.groups(Grouping::Whole).optimizer(fastai_adam()).schedule(one_cycle(0.99, 25.0)))
         .phase(
@@ -374,11 +374,13 @@ fn f2_fine_tune() {
 fn f3_checkpoints() {
     let frozen = PhaseSpec::new("frozen", 5, "head").norm(NormMode::TrainBn).lr(3e-3);
     let recipe = mobilenet()
+        .head(Head::fastai())
         .augment(crop_and_flip())
         .keep_every_epoch()
         .phase(frozen.optimizer(fastai_adam()).schedule(Schedule::one_cycle()).save("stage-1"))
         .phase(
             PhaseSpec::new("unfrozen", 6, "all")
+                .groups(Grouping::Whole)
                 .lr([1e-5, 1e-3])
                 .optimizer(fastai_adam())
                 .schedule(Schedule::one_cycle())
