@@ -17,10 +17,7 @@ pub(crate) fn inspect(args: &args::Inspect) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&as_json(&about))?)?;
-        return Ok(about
-            .fits
-            .first()
-            .map_or(ExitCode::from(u8::from(args.strict)), |fit| verdict(args, fit)));
+        return Ok(verdict(args, &about));
     }
     let numbers: usize = about.tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     writeln!(out, "  file        {}, {}", args.file.display(), bytes(about.bytes as usize))?;
@@ -29,6 +26,9 @@ pub(crate) fn inspect(args: &args::Inspect) -> anyhow::Result<ExitCode> {
     for (key, value) in &about.metadata {
         let short: String = value.chars().take(72).map(|c| if c.is_control() { ' ' } else { c }).collect();
         writeln!(out, "  metadata    {key} = {short}{}", if short.len() < value.len() { "…" } else { "" })?;
+    }
+    if let Some(damage) = &about.damage {
+        writeln!(out, "  damage      {damage}")?;
     }
     let Some(fit) = about.fits.first() else {
         writeln!(out, "  fits        no network of the zoo")?;
@@ -39,7 +39,7 @@ pub(crate) fn inspect(args: &args::Inspect) -> anyhow::Result<ExitCode> {
         for (name, shape) in &about.tensors {
             writeln!(out, "    {name}  {shape:?}")?;
         }
-        return Ok(ExitCode::from(u8::from(args.strict)));
+        return Ok(verdict(args, &about));
     };
     for fit in &about.fits {
         writeln!(out, "  fits        {}", fit.words())?;
@@ -52,16 +52,20 @@ pub(crate) fn inspect(args: &args::Inspect) -> anyhow::Result<ExitCode> {
     for layer in fit.report.layers() {
         writeln!(out, "    {:<16}{}  {}", layer.outcome.words(), layer.layer, layer.tensors.join(" "))?;
     }
-    Ok(verdict(args, fit))
+    Ok(verdict(args, &about))
 }
 
-/// Whether the best fit is good enough for `--strict`.
-fn verdict(args: &args::Inspect, fit: &Fit) -> ExitCode {
-    let exact = !args.strict || fit.report.is_exact();
-    if !exact {
-        eprintln!("error: {}: --strict: {}", args.file.display(), fit.report);
-    }
-    ExitCode::from(u8::from(!exact))
+/// Whether the file is good enough for `--strict`.
+fn verdict(args: &args::Inspect, about: &Inspection) -> ExitCode {
+    let fault = match (&about.damage, about.fits.first()) {
+        _ if !args.strict => return ExitCode::SUCCESS,
+        (Some(damage), _) => damage.to_string(),
+        (None, None) => "it fits no network of the zoo".to_owned(),
+        (None, Some(fit)) if !fit.report.is_exact() => fit.report.to_string(),
+        _ => return ExitCode::SUCCESS,
+    };
+    eprintln!("error: {}: --strict: {fault}", args.file.display());
+    ExitCode::FAILURE
 }
 
 /// What to say where nothing tells how pictures are prepared; `how` is the way to say it.
@@ -109,6 +113,7 @@ fn as_json(about: &Inspection) -> serde_json::Value {
     serde_json::json!({
         "format": about.format.to_string(), "bytes": about.bytes, "tensors": tensors, "metadata": about.metadata,
         "fits": fits, "misfit": about.misfit.as_ref().map(ToString::to_string),
+        "damage": about.damage.as_ref().map(ToString::to_string),
     })
 }
 
@@ -148,6 +153,9 @@ pub(crate) fn convert(args: &args::Convert) -> anyhow::Result<ExitCode> {
 /// The file's tensors under the zoo's names with what belongs to them as metadata, or as they are where no network fits.
 fn renamed(input: &Path, preprocess: Option<&str>) -> anyhow::Result<(NamedTensors, String)> {
     let mut about = defrost::inspect(input)?;
+    if let Some(damage) = about.damage {
+        return Err(Error::Unfit { weights: input.display().to_string(), source: Box::new(damage) }.into());
+    }
     let ours = about.metadata.contains_key("spec");
     let words = about.fits.first().map_or("fits no network, the file's own names".to_owned(), Fit::words);
     let fit = (!about.fits.is_empty()).then(|| about.fits.swap_remove(0));

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
         None => {
             args.recipe.located(recipe.check().map_err(Into::into))?;
             crate::pull::for_recipe(&recipe, args.json)?;
-            let model = Model::from_recipe(&recipe, args.classes.unwrap_or(2))?;
+            let model = args.recipe.located(Model::from_recipe(&recipe, args.classes.unwrap_or(2)))?;
             let phases = args.recipe.located(recipe.resolve(&model.graph).map_err(Into::into))?;
             (model, phases, recipe.batch_size)
         }

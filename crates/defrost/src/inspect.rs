@@ -26,6 +26,8 @@ pub struct Inspection {
     pub fits: Vec<Fit>,
     /// Where it fits none: why it does not fit the network that it is most like.
     pub misfit: Option<ZooError>,
+    /// The first tensor with values that are no numbers ([`ZooError::NotFinite`]): no network takes such weights.
+    pub damage: Option<ZooError>,
 }
 
 /// A network that a file fits.
@@ -51,8 +53,12 @@ pub fn inspect(path: &Path) -> Result<Inspection, Error> {
     let bytes = std::fs::metadata(path).map_err(|source| Error::Io { path: path.into(), source })?.len();
     let (fits, misfit) = fits(&Arch::ALL, &tensors, path);
     let metadata = tensors.metadata.clone();
+    let damage = tensors.iter().find(|(_, tensor)| !tensor.is_finite()).map(|(name, tensor)| {
+        let at = tensor.data().iter().position(|v| !v.is_finite()).unwrap_or(0);
+        ZooError::NotFinite { name: name.to_owned(), at }
+    });
     let tensors = tensors.iter().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
-    Ok(Inspection { format, bytes, tensors, metadata, fits, misfit })
+    Ok(Inspection { format, bytes, tensors, metadata, fits, misfit, damage })
 }
 
 /// Those of `arches` that the tensors of the file at `path` fit, the likeliest first. Where there is none: why they do not

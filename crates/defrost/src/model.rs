@@ -164,7 +164,10 @@ impl Model {
             (None, &[arch]) => {
                 let source = from_path(arch, tensors, path)?;
                 let classes = source.classes(arch).unwrap_or(1000);
-                (source.spec.clone().unwrap_or_else(|| source.spec_for(arch, classes)), source)
+                let spec = source.spec.clone().unwrap_or_else(|| source.spec_for(arch, classes));
+                // A file of another network may be for images that are too small for this one.
+                let spec = if spec.build().is_ok() { spec } else { spec.with_image_size(224) };
+                (spec, source)
             }
             (None, _) => {
                 let path = path.to_owned();

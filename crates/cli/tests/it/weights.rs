@@ -244,3 +244,45 @@ fn convert_goes_through_every_format_and_back() {
     assert!(usage(&["convert", "a.pth", "a.npz", "--precision", "f16"]).contains("--precision"));
     assert!(usage(&["convert", "a.pth", "a.pth", "--precision", "f8"]).contains("f8"));
 }
+
+#[test]
+fn a_file_that_fits_nothing_or_is_damaged_is_told_with_the_nearest_network() {
+    let temp = tempfile::tempdir().unwrap();
+    let here = temp.path();
+    let spec = ModelSpec::new(Arch::Resnet18, 3);
+    let write = |name: &str, tensors: &NamedTensors| {
+        safetensors::write(here.join(name), tensors, Precision::F32).unwrap();
+    };
+    let with = |name: &str, shape: &[usize], value: f32| {
+        let tensor = HostTensor::new(shape.to_vec(), vec![value; shape.iter().product()]).unwrap();
+        let mut tensors: NamedTensors =
+            fresh(&spec).into_iter().filter(|(n, _)| n != name).collect();
+        tensors.insert(name.to_owned(), tensor);
+        tensors
+    };
+    write("other.safetensors", &with("layer1.0.conv1.weight", &[5, 5, 1, 1], 0.0));
+    write("nan.safetensors", &with("layer1.0.bn1.weight", &[64], f32::NAN));
+    let wrong = "`layer1.0.conv1.weight` is [5, 5, 1, 1], must be [64, 64, 3, 3]";
+    let text = stdout(&run(here, &["inspect", "other.safetensors"], 0));
+    assert!(text.contains("most like   the weights do not fit resnet18 (101 tensors do)"), "{text}");
+    assert!(text.contains(wrong), "{text}");
+    // A weight file in which nothing of a network is found is not like any.
+    let h5 = fixture("keras_model.h5").display().to_string();
+    assert!(!stdout(&run(here, &["inspect", &h5], 0)).contains("most like"));
+    photos(&here.join("photos"), 1);
+    let picture = std::fs::read_dir(here.join("photos/red")).unwrap().next().unwrap().unwrap().path();
+    let picture = picture.display().to_string();
+    for (arguments, parts) in [
+        (&["--weights", "other.safetensors"][..], [wrong, "other.safetensors"]),
+        (&["--weights", "other.safetensors", "--model", "vgg16"], ["do not fit vgg16", "missing"]),
+        (&["--weights", h5.as_str(), "--model", "vgg16"], ["do not fit vgg16", "stem/kernel"]),
+        (&["--weights", "nan.safetensors"], ["nan.safetensors", "`layer1.0.bn1.weight` holds values that are not"]),
+    ] {
+        let error = stderr(&run(here, &[&["predict"], arguments, &[picture.as_str()]].concat(), 1));
+        assert!(parts.iter().all(|part| error.contains(part)), "{arguments:?}: {error}");
+    }
+    assert!(stdout(&run(here, &["inspect", "nan.safetensors"], 0)).contains("damage      tensor `layer1.0.bn1"));
+    assert!(stderr(&run(here, &["inspect", "--strict", "nan.safetensors"], 1)).contains("not finite"));
+    assert!(stderr(&run(here, &["convert", "nan.safetensors", "out.pth"], 1)).contains("not finite"));
+    assert!(!here.join("out.pth").exists());
+}
