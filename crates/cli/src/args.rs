@@ -572,7 +572,8 @@ impl Recipe {
                 Err(error @ defrost::Error::Zoo(defrost::zoo::ZooError::Unknown { what: "model", .. })),
                 Some((path, text)),
             ) if !self.changes("model.arch", &text) => {
-                let line = line_of(&text, "model.arch").map_or(String::new(), |line| format!("line {line}, "));
+                let line =
+                    line_of(&text, "model.arch").map_or(String::new(), |line| format!("line {line}, "));
                 Err(crate::Usage::new(format!("{}: {line}`model.arch`: {error}", path.display())).into())
             }
             (result, _) => Ok(result?),

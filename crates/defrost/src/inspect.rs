@@ -92,8 +92,11 @@ pub(crate) fn fits(arches: &[Arch], tensors: &NamedTensors, path: &Path) -> (Vec
     // What leaves least over is likeliest.
     fits.sort_by_key(|fit| fit.report.surplus.len());
     let nearest = nearest.filter(|_| fits.is_empty());
-    let misfit = nearest.map(|(model, report)| {
-        ZooError::DoesNotFit { model, report: Box::new(report), fits: None, strict: false }
+    let misfit = nearest.map(|(model, report)| ZooError::DoesNotFit {
+        model,
+        report: Box::new(report),
+        fits: None,
+        strict: false,
     });
     (fits, misfit)
 }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use crate::error::nearest;
+use crate::phase::save_name;
 use crate::{
     Balance, ClassWeights, Clip, HeadKind, Loss, Lr, Metric, Optimizer, PhaseSpec, Recipe, RecipeError,
     RecipeErrorKind, Schedule, Start, Task, Thaw, Warmup,
@@ -23,7 +24,12 @@ impl Recipe {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), RecipeError> {
-        rule((1..=65_536).contains(&self.batch_size), "batch_size", self.batch_size, "it must be from 1 to 65536")?;
+        rule(
+            (1..=65_536).contains(&self.batch_size),
+            "batch_size",
+            self.batch_size,
+            "it must be from 1 to 65536",
+        )?;
         self.check_metric(self.monitor, "monitor")?;
         self.check_model()?;
         self.check_data()?;
@@ -87,7 +93,12 @@ impl Recipe {
     fn check_data(&self) -> Checked {
         let data = &self.data;
         let size = data.image_size;
-        rule((32..=8192).contains(&size), "data.image_size", size, "it must be from 32 to 8192 pixels")?;
+        rule(
+            (32..=8192).contains(&size),
+            "data.image_size",
+            size,
+            "it must be at least 32 and at most 8192 pixels",
+        )?;
         let open = data.val_fraction > 0.0 && data.val_fraction < 1.0;
         rule(open, "data.val_fraction", data.val_fraction, "it must be greater than 0 and less than 1")?;
         let drawn = data.balance != Balance::Natural;
@@ -201,6 +212,11 @@ fn check_phase(phase: &PhaseSpec, key: &str) -> Checked {
     }
     rule(not_negative(phase.bias_lr), &at("bias_lr"), phase.bias_lr, NOT_NEGATIVE)?;
     rule(not_negative(phase.norm_lr), &at("norm_lr"), phase.norm_lr, NOT_NEGATIVE)?;
+    if let Some(name) = &phase.save
+        && let Err(text) = save_name(name)
+    {
+        rule(false, &at("save"), format!("\"{name}\""), text)?;
+    }
     check_optimizer(&phase.optimizer, &at("optimizer"))?;
     check_schedule(&phase.schedule, phase.epochs, &at("schedule"))?;
     if let Some(Warmup { epochs, start }) = phase.warmup {

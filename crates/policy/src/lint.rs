@@ -216,13 +216,12 @@ const STALE: f64 = 0.1;
 fn slow_statistics(case: &Case<'_>, doubts: &mut Vec<Doubt>) {
     let (images, batch) = (case.facts.train.iter().sum::<usize>(), case.recipe.batch_size);
     let an_epoch = if case.recipe.data.drop_last { images / batch } else { images.div_ceil(batch) };
-    let updates = |p: &&Phase| norms(case, p, |mode| matches!(mode, BnMode::Train | BnMode::Drifting));
-    let steps: usize = case.phases.iter().filter(updates).map(|p| p.epochs * an_epoch).sum();
+    let updates = |p: &Phase| norms(case, p, |mode| matches!(mode, BnMode::Train | BnMode::Drifting));
+    let updating: Vec<_> = (1..).zip(case.phases).filter(|(_, p)| updates(p)).collect();
+    let steps: usize = updating.iter().map(|(_, p)| p.epochs * an_epoch).sum();
     let momentum = case.recipe.model.norm_momentum;
     let left = (1.0 - momentum).powf(steps as f64);
-    if steps == 0 || left <= STALE {
-        return;
-    }
+    let Some((last, _)) = updating.last().filter(|_| steps > 0 && left > STALE) else { return };
     let message = format!(
         "running statistics take in {momentum} of a batch, so after the {steps} steps that update them {:.0} % of them are \
          still from before the run, and evaluation uses them",
@@ -231,7 +230,7 @@ fn slow_statistics(case: &Case<'_>, doubts: &mut Vec<Doubt>) {
     let doubt = Doubt::warning("slow-statistics", message);
     doubts.push(match momentum < 0.1 {
         true => doubt.set("model.norm_momentum=0.1"),
-        false => doubt.set("phase.1.norm=affine_only"),
+        false => doubt.set(format!("phase.{last}.norm=affine_only")),
     });
 }
 
@@ -292,7 +291,7 @@ fn few_images(case: &Case<'_>, doubts: &mut Vec<Doubt>) {
     let (images, batch) = (case.facts.train.iter().sum::<usize>(), case.recipe.batch_size);
     if images > 0 && images < 4 * batch {
         let message = format!("{images} training images are {} steps an epoch", images.div_ceil(batch));
-        let fitting = (images / 8).max(1).next_power_of_two().min(batch);
+        let fitting = (images / 8).max(SMALL).next_power_of_two().min(batch);
         doubts.push(Doubt::new("few-images", Severity::Note, message).set(format!("batch_size={fitting}")));
     }
 }

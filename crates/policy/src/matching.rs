@@ -206,7 +206,8 @@ pub(crate) struct Pattern {
 
 impl Pattern {
     pub(crate) fn new(selector: &Selector) -> Result<Self, RecipeErrorKind> {
-        let bad = |text: &str, message: String| RecipeErrorKind::Pattern { pattern: text.to_owned(), message };
+        let bad =
+            |text: &str, message: String| RecipeErrorKind::Pattern { pattern: text.to_owned(), message };
         let (text, glob, regex) = match selector {
             Selector::Regex(text) => {
                 let whole = Regex::new(&format!("^(?:{text})$"));

@@ -243,6 +243,33 @@ pub enum Start {
     Named(String),
 }
 
+/// Whether a checkpoint can be called so.
+///
+/// # Errors
+/// Why it cannot.
+pub fn checkpoint_name(name: &str) -> Result<(), &'static str> {
+    Err(match name {
+        "" => "it is empty",
+        _ if name.len() > 100 => "it is longer than 100 bytes",
+        _ if name == "resume" || name.starts_with("restore-") => "the run itself uses it",
+        _ if name.starts_with('.') => "it begins with a dot",
+        _ if name.contains(['/', '\\', ':', '\0']) => "it has a character that stands for a folder",
+        _ => return Ok(()),
+    })
+}
+
+/// Whether a phase can save under this name: one of a checkpoint, and none that the run writes by itself.
+pub(crate) fn save_name(name: &str) -> Result<(), &'static str> {
+    let own = name == "last"
+        || name.starts_with("epoch-")
+        || matches!(Start::from(name.to_owned()), Start::Best { .. });
+    checkpoint_name(name).and(if own {
+        Err("the run itself writes a checkpoint of this name")
+    } else {
+        Ok(())
+    })
+}
+
 impl From<String> for Start {
     fn from(text: String) -> Self {
         match text.strip_prefix("best") {

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use defrost_policy::checkpoint_name;
 use defrost_weights::atomic;
 
 use crate::{Event, Result, TrainError, Validation};
@@ -238,15 +239,7 @@ impl Run {
 
 /// Whether `name` can be a checkpoint's.
 pub(crate) fn check_name(name: &str) -> Result<()> {
-    let rule = match name {
-        "" => "it is empty",
-        _ if name.len() > 100 => "it is longer than 100 bytes",
-        _ if name == "resume" || name.starts_with("restore-") => "the run itself uses it",
-        _ if name.starts_with('.') => "it begins with a dot",
-        _ if name.contains(['/', '\\', ':', '\0']) => "it has a character that stands for a folder",
-        _ => return Ok(()),
-    };
-    Err(TrainError::CheckpointName { name: name.into(), rule })
+    checkpoint_name(name).map_err(|rule| TrainError::CheckpointName { name: name.into(), rule })
 }
 
 pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TrainError {

@@ -143,13 +143,18 @@ fn a_fault_of_a_recipe_is_told_with_its_line_before_anything_loads() {
         std::fs::write(here.join("mine.toml"), text(phase)).unwrap();
         stderr(&run(here, &[&["plan", "--classes", "3", "--recipe", "mine.toml"], arguments].concat(), 2))
     };
-    assert!(said("train = \"featurs.18\"", &["--set", "seed=3"]).contains("mine.toml: line 7, `phase.1.train`"));
+    assert!(
+        said("train = \"featurs.18\"", &["--set", "seed=3"]).contains("mine.toml: line 7, `phase.1.train`")
+    );
     let changed = said("train = \"head\"", &["--set", "phase.a.train=featurs.18"]);
     assert!(changed.contains("mine.toml: `phase.1.train`") && !changed.contains("line"), "{changed}");
     let network = text("train = \"head\"").replace("mobilenet_v2", "mobilnet_v2");
     std::fs::write(here.join("mine.toml"), network).unwrap();
     for command in [&["plan", "--classes", "3"][..], &["train", "nowhere"]] {
         let said = stderr(&run(here, &[command, &["--recipe", "mine.toml"]].concat(), 2));
-        assert!(said.contains("mine.toml: line 3, `model.arch`") && said.contains("`mobilenet_v2`?"), "{said}");
+        assert!(
+            said.contains("mine.toml: line 3, `model.arch`") && said.contains("`mobilenet_v2`?"),
+            "{said}"
+        );
     }
 }

@@ -43,6 +43,14 @@ fn another_recipe_goes_on_where_a_run_ended() {
     let here = temp.path();
     photos(&here.join("photos"), 8);
     run(here, &[&["train", "photos", "--run", "run", "--quiet", "--save", "stage-1"], SHORT].concat(), 0);
+    // A name that a checkpoint cannot have is told before anything trains.
+    for name in ["../x", "best", "resume"] {
+        let said = stderr(&run(here, &["train", "photos", "--run", "other", "--save", name], 2));
+        assert!(
+            said.contains(name) && said.contains("is not allowed") && !here.join("other").exists(),
+            "{said}"
+        );
+    }
     let checkpoint = |name: &str| std::fs::read(here.join(format!("run/checkpoints/{name}.safetensors")));
     let stage = checkpoint("stage-1").unwrap();
     // Without another recipe there is nothing to go on with.

@@ -255,8 +255,7 @@ fn a_file_that_fits_nothing_or_is_damaged_is_told_with_the_nearest_network() {
     };
     let with = |name: &str, shape: &[usize], value: f32| {
         let tensor = HostTensor::new(shape.to_vec(), vec![value; shape.iter().product()]).unwrap();
-        let mut tensors: NamedTensors =
-            fresh(&spec).into_iter().filter(|(n, _)| n != name).collect();
+        let mut tensors: NamedTensors = fresh(&spec).into_iter().filter(|(n, _)| n != name).collect();
         tensors.insert(name.to_owned(), tensor);
         tensors
     };
@@ -276,12 +275,17 @@ fn a_file_that_fits_nothing_or_is_damaged_is_told_with_the_nearest_network() {
         (&["--weights", "other.safetensors"][..], [wrong, "other.safetensors"]),
         (&["--weights", "other.safetensors", "--model", "vgg16"], ["do not fit vgg16", "missing"]),
         (&["--weights", h5.as_str(), "--model", "vgg16"], ["do not fit vgg16", "stem/kernel"]),
-        (&["--weights", "nan.safetensors"], ["nan.safetensors", "`layer1.0.bn1.weight` holds values that are not"]),
+        (
+            &["--weights", "nan.safetensors"],
+            ["nan.safetensors", "`layer1.0.bn1.weight` holds values that are not"],
+        ),
     ] {
         let error = stderr(&run(here, &[&["predict"], arguments, &[picture.as_str()]].concat(), 1));
         assert!(parts.iter().all(|part| error.contains(part)), "{arguments:?}: {error}");
     }
-    assert!(stdout(&run(here, &["inspect", "nan.safetensors"], 0)).contains("damage      tensor `layer1.0.bn1"));
+    assert!(
+        stdout(&run(here, &["inspect", "nan.safetensors"], 0)).contains("damage      tensor `layer1.0.bn1")
+    );
     assert!(stderr(&run(here, &["inspect", "--strict", "nan.safetensors"], 1)).contains("not finite"));
     assert!(stderr(&run(here, &["convert", "nan.safetensors", "out.pth"], 1)).contains("not finite"));
     assert!(!here.join("out.pth").exists());

@@ -107,7 +107,10 @@ fn running_statistics_that_stay_behind() {
     assert!(rules(&top, &facts()).is_empty(), "50 steps at a tenth leave half a percent");
     top.set("model.norm_momentum", "0.01").unwrap();
     let found = doubts(&top, &facts());
-    assert_eq!((found[0].rule, found[0].set.as_deref()), ("slow-statistics", Some("model.norm_momentum=0.1")));
+    assert_eq!(
+        (found[0].rule, found[0].set.as_deref()),
+        ("slow-statistics", Some("model.norm_momentum=0.1"))
+    );
     assert!(found[0].message.contains("after the 50 steps that update them 61 % of them"), "{found:?}");
     assert!(rules(&top, &Facts::default()).is_empty(), "without images nobody knows the steps");
     top.set("phase.1.norm", "affine_only").unwrap();

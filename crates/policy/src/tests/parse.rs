@@ -186,6 +186,11 @@ fn types_and_ranges_are_told_with_line() {
         e,
         "line 5, `phase.1.schedule.at`: a milestone at epoch 5 lies beyond the phase, which has 5 epochs (counted from 0)"
     );
+    // A name that no checkpoint can have is told now, and not when the phase ends.
+    for bad in ["", "../x", "a/b", "resume", "best", "best-1", "last", "epoch-003"] {
+        let e = error(&format!("{SMALL}save = \"{bad}\"\n"));
+        assert!(e.starts_with(&format!("line 5, `phase.1.save`: \"{bad}\" is not allowed: ")), "{e}");
+    }
     let e = error(&format!("{SMALL}start = \"stage-1\"\n"));
     assert!(e.contains("no phase before this one saves a checkpoint called `stage-1`"), "{e}");
     let e = error(&format!("{SMALL}[augment]\ntrain = [{{ rotate = {{ degrees = 400.0 }} }}]\n"));
@@ -259,7 +264,10 @@ fn a_selector_without_a_match_gets_its_line() {
         recipe.resolve(&nets::resnet18()).unwrap_err().to_string()
     };
     let e = error_of("\"zzz\"");
-    assert!(e.ends_with("matches nothing in resnet18; its stages are conv1, layer1, layer2, layer3, layer4, fc"), "{e}");
+    assert!(
+        e.ends_with("matches nothing in resnet18; its stages are conv1, layer1, layer2, layer3, layer4, fc"),
+        "{e}"
+    );
     // What the libraries of patterns say fits into one line.
     for bad in ["{ regex = \"layer[\" }", "\"layer{3\""] {
         let e = error_of(bad);
