@@ -17,6 +17,7 @@ mod probe;
 mod profile;
 mod progress;
 mod pull;
+mod recipe;
 mod show;
 mod train;
 

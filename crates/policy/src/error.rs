@@ -72,11 +72,11 @@ pub enum RecipeErrorKind {
         /// The selector as written.
         selector: String,
         /// The network's name.
-        network: String,
+        network: Box<str>,
         /// Names in the network that are most like it, the best first.
-        nearest: Vec<String>,
+        nearest: Box<[String]>,
         /// The network's stages.
-        stages: Vec<String>,
+        stages: Box<[String]>,
     },
     /// A glob or a regular expression that cannot be read.
     #[error("`{pattern}` is no pattern: {message}")]

@@ -134,8 +134,8 @@ pub(crate) fn one(
     }
     Err(RecipeErrorKind::NoMatch {
         selector: selector.to_string(),
-        network: graph.name().to_owned(),
-        nearest: like(graph, &selector.to_string()),
+        network: graph.name().into(),
+        nearest: like(graph, &selector.to_string()).into(),
         stages: graph.stages().iter().map(|stage| stage.name.clone()).collect(),
     })
 }
