@@ -33,9 +33,14 @@ impl CandleKernels {
     /// A device that this build leaves out or that is not there; numbers that it does not have.
     pub fn new(options: &CandleOptions) -> Result<Self, OpenError> {
         let device = options.place.open()?;
-        let composed = || Way::Composed(Composed::new(device, options.precision));
+        let composed = || {
+            let composed = Composed::new(device, options.precision);
+            // Kernels of 16 bits are missing on some cards: told now, not in the first step.
+            composed.probe().map_err(|e| OpenError::Refused { device: options.place.name(), reason: e.to_string() })?;
+            Ok::<_, OpenError>(Way::Composed(composed))
+        };
         let (place, way) = match options.place {
-            Place::Cpu { .. } if options.composed => ("cpu, composed".to_owned(), composed()),
+            Place::Cpu { .. } if options.composed => ("cpu, composed".to_owned(), composed()?),
             Place::Cpu { .. } if options.precision != Precision::F32 => {
                 let precision = options.precision.name();
                 return Err(OpenError::NoSuchPrecision { device: "the CPU", precision });
@@ -46,8 +51,7 @@ impl CandleKernels {
                 let slices = SliceKernels::new(threads, algorithm);
                 (format!("cpu ({})", slices.describe()), Way::Slices(slices))
             }
-            Place::Cuda(n) => (format!("cuda:{n}"), composed()),
-            Place::Metal(n) => (format!("metal:{n}"), composed()),
+            Place::Cuda(_) | Place::Metal(_) => (options.place.name(), composed()?),
         };
         let half = match options.precision {
             Precision::F32 => String::new(),

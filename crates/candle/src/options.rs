@@ -111,11 +111,18 @@ impl Precision {
 }
 
 impl Place {
+    /// As candle calls it.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Cpu { .. } => "cpu".to_owned(),
+            Self::Cuda(n) => format!("cuda:{n}"),
+            Self::Metal(n) => format!("metal:{n}"),
+        }
+    }
+
     /// Opens it.
     pub(crate) fn open(self) -> Result<Device, OpenError> {
-        let refused = |device: String| {
-            move |e: candle_core::Error| OpenError::Refused { device, reason: e.to_string() }
-        };
+        let refused = |e: candle_core::Error| OpenError::Refused { device: self.name(), reason: e.to_string() };
         match self {
             Self::Cpu { .. } => Ok(Device::Cpu),
             Self::Cuda(_) if !cfg!(feature = "cuda") => {
@@ -124,8 +131,8 @@ impl Place {
             Self::Metal(_) if !cfg!(feature = "metal") => {
                 Err(OpenError::NotBuilt { device: "Metal", feature: "candle-metal" })
             }
-            Self::Cuda(n) => Device::new_cuda(n).map_err(refused(format!("cuda:{n}"))),
-            Self::Metal(n) => Device::new_metal(n).map_err(refused(format!("metal:{n}"))),
+            Self::Cuda(n) => Device::new_cuda(n).map_err(refused),
+            Self::Metal(n) => Device::new_metal(n).map_err(refused),
         }
     }
 }

@@ -153,9 +153,10 @@ pub(crate) struct Device {
     /// Compute threads; they change the time, never a bit of the result
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// In which numbers a GPU stores and multiplies activations (f16), or a CPU multiplies (bf16)
-    #[arg(long, value_enum, default_value_t = Activations::F32, value_name = "f32|f16|bf16")]
-    pub(crate) precision: Activations,
+    /// In which numbers a GPU stores and multiplies activations (f16; candle's bf16, too), or a CPU multiplies (bf16)
+    /// [default: the recipe's, f32 where it says none]
+    #[arg(long, value_enum, value_name = "f32|f16|bf16", hide_possible_values = true)]
+    pub(crate) precision: Option<Activations>,
 }
 
 /// What activations are stored in.
@@ -500,9 +501,10 @@ impl Device {
             _ => self.device.clone(),
         };
         match self.precision {
-            Activations::F32 => name,
-            Activations::F16 => name + ",f16",
-            Activations::Bf16 => name + ",bf16",
+            None => name,
+            Some(Activations::F32) => name + ",f32",
+            Some(Activations::F16) => name + ",f16",
+            Some(Activations::Bf16) => name + ",bf16",
         }
     }
 }

@@ -16,6 +16,16 @@ pub enum DeviceError {
         /// The name asked for.
         name: String,
     },
+    /// Numbers that the backend does not have.
+    #[error("{backend} has no {precision}: it has {}; `precision` is an option of the recipe and of the command line", has.join(" and "))]
+    NoSuchPrecision {
+        /// The backend.
+        backend: String,
+        /// What was asked for.
+        precision: String,
+        /// What there is.
+        has: &'static [&'static str],
+    },
     /// A GPU that cannot be opened.
     #[cfg(feature = "wgpu")]
     #[error(transparent)]
@@ -30,7 +40,7 @@ impl DeviceError {
     /// Whether the name is at fault and not the machine.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Unknown { .. } => true,
+            Self::Unknown { .. } | Self::NoSuchPrecision { .. } => true,
             #[cfg(feature = "wgpu")]
             Self::Wgpu(error) => matches!(error, defrost_wgpu::OpenError::NoSuchAdapter { .. }),
             #[cfg(feature = "candle")]
@@ -41,6 +51,23 @@ impl DeviceError {
 
 /// The backends that a build may have or leave out, each with whether this one has it.
 const OPTIONAL: [(&str, bool); 2] = [("wgpu", cfg!(feature = "wgpu")), ("candle", cfg!(feature = "candle"))];
+
+/// The numbers that activations may be stored and multiplied in, backend by backend. A machine may have fewer.
+const PRECISIONS: [(&str, &[&str]); 4] = [
+    ("cpu", &["f32", "bf16"]),
+    ("ndarray", &["f32", "bf16"]),
+    ("wgpu", &["f32", "f16"]),
+    ("candle", &["f32", "f16", "bf16"]),
+];
+
+/// Refuses numbers that other backends have and this one does not.
+fn check_precision(backend: &str, how: &str) -> Result<(), DeviceError> {
+    let Some((_, has)) = PRECISIONS.iter().find(|(name, _)| *name == backend) else { return Ok(()) };
+    match PRECISIONS.iter().any(|(_, all)| all.contains(&how)) && !has.contains(&how) {
+        true => Err(DeviceError::NoSuchPrecision { backend: backend.into(), precision: how.into(), has }),
+        false => Ok(()),
+    }
+}
 
 /// What to do about a name that another build has.
 fn hint(name: &str, optional: &[(&str, bool)]) -> String {
@@ -109,6 +136,7 @@ impl Device {
         let (whole, how) = name.split_once(',').map_or((name, "f32"), |(whole, how)| (whole, how));
         let (backend, rest) =
             whole.split_once(':').map_or((whole, None), |(backend, rest)| (backend, Some(rest)));
+        check_precision(backend, how)?;
         match backend {
             "cpu" | "ndarray" if ["f32", "exact", "bf16"].contains(&how) => {
                 let threads = rest.map(|t| t.parse::<usize>().ok().filter(|&t| t > 0).ok_or_else(unknown));
@@ -144,9 +172,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_not_there_is_answered_with_those_that_are() {
-        for name in
-            ["tpu", "cpu:0", "cpu:x", "cpu,f16", "wgpu,f64", "candle:cpu:0", "candle:tpu", "candle,f64"]
-        {
+        for name in ["tpu", "cpu:0", "cpu:x", "cpu,f64", "wgpu,f64", "candle:cpu:0", "candle:tpu", "candle,f64"] {
             let error = Device::from_name(name).err().unwrap();
             assert!(error.is_usage() && error.to_string().contains(&format!("`{name}`")), "{error}");
             assert!(error.to_string().contains("it has cpu"), "{error}");
@@ -156,6 +182,17 @@ mod tests {
         assert!(device.starts_with("cpu (1 thread, ") && device.ends_with(", exact)"), "{device}");
         let device = Device::from_name("cpu:1,bf16").unwrap().device();
         assert!(device.contains("bf16"), "{device}");
+    }
+
+    #[test]
+    fn numbers_that_a_backend_does_not_have_are_refused_with_those_it_has() {
+        for (name, has) in [("cpu:2,f16", "cpu has no f16: it has f32 and bf16"), ("wgpu,bf16", "wgpu has no bf16: it has f32 and f16")]
+        {
+            let error = Device::from_name(name).err().unwrap();
+            assert!(error.is_usage() && error.to_string().starts_with(has), "{error}");
+        }
+        assert!(Device::from_name("cpu:1,f32").is_ok());
+        assert_eq!(check_precision("candle", "bf16"), Ok(()));
     }
 
     #[test]

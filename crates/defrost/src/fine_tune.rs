@@ -122,12 +122,12 @@ impl FineTune {
         Ok(Self { recipe, ..run })
     }
 
-    /// The device's name, with the recipe's precision where the name says none and the device is a CPU.
+    /// The device's name, with the recipe's precision where the name says none.
     fn device_for_recipe(&self) -> String {
-        let cpu = self.device.starts_with("cpu") || self.device.starts_with("ndarray");
         match self.recipe.precision {
-            Precision::Bf16 if cpu && !self.device.contains(',') => format!("{},bf16", self.device),
-            _ => self.device.clone(),
+            Precision::F32 => self.device.clone(),
+            _ if self.device.contains(',') => self.device.clone(),
+            precision => format!("{},{}", self.device, precision.name()),
         }
     }
 
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recipe_says_in_which_numbers_a_cpu_multiplies_unless_the_device_does() {
+    fn a_recipe_says_in_which_numbers_a_device_multiplies_unless_its_name_does() {
         let with = |device: &str, toml: &str| {
             let recipe =
                 Recipe::from_toml(&format!("{toml}\n[[phase]]\nepochs = 1\ntrain = \"head\"")).unwrap();
@@ -284,6 +284,13 @@ mod tests {
         assert_eq!(with("cpu:2", bf16), "cpu:2,bf16");
         assert_eq!(with("cpu:2", ""), "cpu:2");
         assert_eq!(with("cpu,exact", bf16), "cpu,exact");
-        assert_eq!(with("wgpu", bf16), "wgpu");
+        assert_eq!(with("cpu,f32", bf16), "cpu,f32");
+        assert_eq!(with("wgpu:0", "precision = \"f16\""), "wgpu:0,f16");
+        assert_eq!(with("candle:cuda:1", bf16), "candle:cuda:1,bf16");
+        // Refused before any picture is opened.
+        let recipe = "precision = \"f16\"\n[[phase]]\nepochs = 1\ntrain = \"head\"";
+        let run = FineTune::on("nowhere").recipe(Recipe::from_toml(recipe).unwrap());
+        let error = run.prepare().err().unwrap().to_string();
+        assert!(error.contains("cpu has no f16: it has f32 and bf16"), "{error}");
     }
 }

@@ -25,7 +25,7 @@ pub struct Recipe {
     /// Whether what the backward pass reads is computed once more instead of being kept (gradient checkpointing): the same
     /// bits from less memory, for up to one more forward pass a step.
     pub recompute: Recompute,
-    /// In which numbers a CPU multiplies.
+    /// In which numbers the device stores and multiplies activations.
     #[serde(skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
     /// The network.
@@ -333,7 +333,8 @@ pub enum Recompute {
     Never,
 }
 
-/// In which numbers a CPU multiplies: `precision = "bf16"`.
+/// In which numbers a device stores and multiplies activations: `precision = "bf16"`. Weights, sums, losses and optimizers are
+/// in single precision always. A device that has no such numbers refuses the run.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -341,12 +342,23 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// The operands of convolutions' products rounded to bfloat16 where that is faster and the CPU has it; weights,
-    /// activations and sums stay in single precision.
+    /// Half precision: GPUs, which store activations so and multiply them.
+    F16,
+    /// bfloat16: candle's GPUs store activations so and multiply them; a CPU rounds the operands of convolutions' products where
+    /// that is faster and it has the instructions.
     Bf16,
 }
 
 impl Precision {
+    /// As recipes and devices' names have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

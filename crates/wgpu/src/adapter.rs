@@ -65,7 +65,7 @@ pub enum OpenError {
         reason: String,
     },
     /// It has no 16-bit floating point, and that was asked for.
-    #[error("{adapter} has no 16-bit floating point (`shader-f16`): leave out `--precision f16`")]
+    #[error("{adapter} has no 16-bit floating point (`shader-f16`): take f32 as `precision`")]
     NoHalf {
         /// The adapter's name.
         adapter: String,
