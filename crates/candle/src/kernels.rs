@@ -36,7 +36,9 @@ impl CandleKernels {
         let composed = || {
             let composed = Composed::new(device, options.precision);
             // Kernels of 16 bits are missing on some cards: told now, not in the first step.
-            composed.probe().map_err(|e| OpenError::Refused { device: options.place.name(), reason: e.to_string() })?;
+            composed
+                .probe()
+                .map_err(|e| OpenError::Refused { device: options.place.name(), reason: e.to_string() })?;
             Ok::<_, OpenError>(Way::Composed(composed))
         };
         let (place, way) = match options.place {

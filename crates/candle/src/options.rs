@@ -122,7 +122,8 @@ impl Place {
 
     /// Opens it.
     pub(crate) fn open(self) -> Result<Device, OpenError> {
-        let refused = |e: candle_core::Error| OpenError::Refused { device: self.name(), reason: e.to_string() };
+        let refused =
+            |e: candle_core::Error| OpenError::Refused { device: self.name(), reason: e.to_string() };
         match self {
             Self::Cpu { .. } => Ok(Device::Cpu),
             Self::Cuda(_) if !cfg!(feature = "cuda") => {

@@ -172,7 +172,9 @@ mod tests {
 
     #[test]
     fn a_name_that_is_not_there_is_answered_with_those_that_are() {
-        for name in ["tpu", "cpu:0", "cpu:x", "cpu,f64", "wgpu,f64", "candle:cpu:0", "candle:tpu", "candle,f64"] {
+        for name in
+            ["tpu", "cpu:0", "cpu:x", "cpu,f64", "wgpu,f64", "candle:cpu:0", "candle:tpu", "candle,f64"]
+        {
             let error = Device::from_name(name).err().unwrap();
             assert!(error.is_usage() && error.to_string().contains(&format!("`{name}`")), "{error}");
             assert!(error.to_string().contains("it has cpu"), "{error}");
@@ -186,8 +188,10 @@ mod tests {
 
     #[test]
     fn numbers_that_a_backend_does_not_have_are_refused_with_those_it_has() {
-        for (name, has) in [("cpu:2,f16", "cpu has no f16: it has f32 and bf16"), ("wgpu,bf16", "wgpu has no bf16: it has f32 and f16")]
-        {
+        for (name, has) in [
+            ("cpu:2,f16", "cpu has no f16: it has f32 and bf16"),
+            ("wgpu,bf16", "wgpu has no bf16: it has f32 and f16"),
+        ] {
             let error = Device::from_name(name).err().unwrap();
             assert!(error.is_usage() && error.to_string().starts_with(has), "{error}");
         }

@@ -23,7 +23,7 @@ pub(crate) struct Conv {
 /// Position `i` meets tap `k` where `i + pad - k·dilation` is a multiple of the stride. So only positions of the same
 /// remainder share their taps, and each remainder is a dense product of its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Phase {
+pub(super) struct Phase {
     /// The first position; the next is a stride away.
     from: usize,
     /// Positions.
@@ -81,7 +81,7 @@ impl Conv {
     }
 
     /// The shader's `Shape`. `phases` are those of the gradient of the input.
-    fn shape(&self, words: Words, per_group: usize, phases: Option<[Phase; 2]>) -> Words {
+    pub(super) fn shape(&self, words: Words, per_group: usize, phases: Option<[Phase; 2]>) -> Words {
         let (i, o, d) = (self.input, self.output, self.desc);
         let [group_c, group_o] = self.group();
         let across = phases.map_or(d.kernel[1], |[_, x]| x.taps);

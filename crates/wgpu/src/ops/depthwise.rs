@@ -3,40 +3,33 @@
 use defrost_tensor::{Activation, KernelError};
 
 use super::conv::Conv;
+use super::matmul::SHAPE;
 use super::{COMMON, Chunks, activation, width};
 use crate::WgpuKernels;
 use crate::buffer::WgpuBuf;
 use crate::queue::Words;
 use crate::shader::Source;
 
+const PLACE: &str = include_str!("../shaders/conv/place.wgsl");
+
 static FORWARD: Source = Source {
     name: "depthwise",
-    parts: &[COMMON, include_str!("../shaders/conv/depthwise.wgsl")],
+    parts: &[COMMON, SHAPE, PLACE, include_str!("../shaders/conv/depthwise.wgsl")],
     reads: 4,
     writes: 1,
 };
 static GRAD_INPUT: Source = Source {
     name: "depthwise grad input",
-    parts: &[COMMON, include_str!("../shaders/conv/depthwise_grad_input.wgsl")],
+    parts: &[COMMON, SHAPE, PLACE, include_str!("../shaders/conv/depthwise_grad_input.wgsl")],
     reads: 2,
     writes: 1,
 };
 static GRAD_WEIGHT: Source = Source {
     name: "depthwise grad weight",
-    parts: &[COMMON, include_str!("../shaders/conv/depthwise_grad_weight.wgsl")],
+    parts: &[COMMON, SHAPE, PLACE, include_str!("../shaders/conv/depthwise_grad_weight.wgsl")],
     reads: 2,
     writes: 1,
 };
-
-impl Conv {
-    /// Sizes, strides, dilations and pads, in the shaders' order.
-    fn geometry(&self, words: Words, rows_of_taps_only: bool) -> Words {
-        let (i, o, d) = (self.input, self.output, self.desc);
-        let words = words.all(&[i.h, i.w, o.h, o.w, d.kernel[0]]);
-        let words = if rows_of_taps_only { words } else { words.u(d.kernel[1]) };
-        words.all(&[d.stride[0], d.stride[1], d.dilation[0], d.dilation[1], self.pads[0], self.pads[1]])
-    }
-}
 
 impl WgpuKernels {
     #[allow(clippy::too_many_arguments)]
@@ -55,11 +48,9 @@ impl WgpuKernels {
         let [inside, outside] = conv.images();
         for images in self.image_parts(conv.input.n, &[inside, outside]) {
             let (first, end) = (images.start * outside / w, images.end * outside / w);
-            let words = conv.geometry(Words::new().all(&[first, end, c / w]), false).all(&[
-                usize::from(bias.is_some()),
-                usize::from(residual.is_some()),
-                activation(act),
-            ]);
+            let given = [usize::from(bias.is_some()), usize::from(residual.is_some())];
+            let words = Words::new().all(&[first, end, c / w, conv.desc.kernel[0]]).all(&given);
+            let words = conv.shape(words.all(&[activation(act), 0]), 1, None);
             let reads = [
                 Some(x.items(&images, inside)),
                 Some(weight.span(conv.weights())),
@@ -85,8 +76,8 @@ impl WgpuKernels {
         let [inside, outside] = conv.images();
         for images in self.image_parts(conv.input.n, &[inside, outside]) {
             let (first, end) = (images.start * inside / w, images.end * inside / w);
-            let words =
-                conv.geometry(Words::new().all(&[first, end, c / w]), false).u(usize::from(accumulate));
+            let words = Words::new().all(&[first, end, c / w, conv.desc.kernel[0]]);
+            let words = conv.shape(words.all(&[usize::from(accumulate), 0, 0, 0]), 1, None);
             let reads = [Some(grad_out.items(&images, outside)), Some(weight.span(conv.weights()))];
             let operands = (&reads[..], &[Some(grad_in.items(&images, inside))][..]);
             self.spread(&GRAD_INPUT, w, &[], words, operands, end - first)?;
@@ -122,6 +113,8 @@ impl WgpuKernels {
                     part.len(),
                     part.start,
                     c / w,
+                    kh,
+                    0,
                 ]);
                 let images = positions.start / area..positions.end.div_ceil(area);
                 let reads = [
@@ -130,7 +123,7 @@ impl WgpuKernels {
                 ];
                 let operands = (&reads[..], &[Some(workspace.span(chunks.count * weights))][..]);
                 let count = part.len() * c / w * kh;
-                let words = conv.geometry(words, true);
+                let words = conv.shape(words, 1, None);
                 self.spread(&GRAD_WEIGHT, w, &[("KERNEL_W", kw as u32)], words, operands, count)?;
             }
             let out = grad_weight.span(weights);

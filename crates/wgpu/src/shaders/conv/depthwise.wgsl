@@ -3,9 +3,8 @@ struct Params {
     x_at: u32, weight_at: u32, bias_at: u32, residual_at: u32, out_at: u32, pad5: u32, pad6: u32, pad7: u32,
     // In units of W elements: outputs first .. end, channels.
     first: u32, end: u32, c: u32,
-    h: u32, w: u32, oh: u32, ow: u32, kernel_h: u32, kernel_w: u32,
-    stride_y: u32, stride_x: u32, dilation_y: u32, dilation_x: u32, pad_y: i32, pad_x: i32,
-    has_bias: u32, has_residual: u32, activation: u32,
+    kernel_h: u32, has_bias: u32, has_residual: u32, activation: u32, pad: u32,
+    s: Shape,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -27,23 +26,18 @@ fn main(
     }
     let m = i / p.c;
     let c = i - m * p.c;
-    let row = m / p.ow;
-    let image = row / p.oh;
-    let y0 = i32((row - image * p.oh) * p.stride_y) - p.pad_y;
-    let x0 = i32((m - row * p.ow) * p.stride_x) - p.pad_x;
+    let place = place_of(m, p.s.oh, p.s.ow);
+    let y = place.y * i32(p.s.stride_y) - p.s.pad_y;
+    let x0 = place.x * i32(p.s.stride_x) - p.s.pad_x;
     var sum = T(0.0);
     for (var ky = 0u; ky < p.kernel_h; ky++) {
-        let iy = y0 + i32(ky * p.dilation_y);
-        if (iy < 0 || iy >= i32(p.h)) {
-            continue;
-        }
-        for (var kx = 0u; kx < p.kernel_w; kx++) {
-            let ix = x0 + i32(kx * p.dilation_x);
-            if (ix < 0 || ix >= i32(p.w)) {
-                continue;
+        for (var kx = 0u; kx < p.s.kernel_w; kx++) {
+            let at = pixel(
+                place.image, y + i32(ky * p.s.dilation_y), x0 + i32(kx * p.s.dilation_x), c, p.s.h, p.s.w, p.c,
+            );
+            if (at != NOWHERE) {
+                sum += T(x[at + p.x_at]) * T(weight[(ky * p.s.kernel_w + kx) * p.c + c + p.weight_at]);
             }
-            let at = ((image * p.h + u32(iy)) * p.w + u32(ix)) * p.c + c;
-            sum += T(x[at + p.x_at]) * T(weight[(ky * p.kernel_w + kx) * p.c + c + p.weight_at]);
         }
     }
     if (p.has_bias != 0u) {

@@ -4,8 +4,8 @@ struct Params {
     x_at: u32, grad_at: u32, out_at: u32, pad3: u32, pad4: u32, pad5: u32, pad6: u32, pad7: u32,
     // Output positions first .. end, those of a chunk, chunks; channels in units of W.
     first: u32, end: u32, rows: u32, chunks: u32, chunk: u32, c: u32,
-    h: u32, w: u32, oh: u32, ow: u32, kernel_h: u32,
-    stride_y: u32, stride_x: u32, dilation_y: u32, dilation_x: u32, pad_y: i32, pad_x: i32,
+    kernel_h: u32, pad: u32,
+    s: Shape,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -29,32 +29,30 @@ fn main(
     let c = i % p.c;
     let start = p.first + chunk * p.rows;
     let last = min(start + p.rows, p.end);
-    var ox = start % p.ow;
-    var oy = start / p.ow % p.oh;
-    var image = start / (p.ow * p.oh);
+    var place = place_of(start, p.s.oh, p.s.ow);
 #for k 0 KERNEL_W
     var sum{k} = T(0.0);
 #end
     for (var m = start; m < last; m++) {
-        let y = i32(oy * p.stride_y + ky * p.dilation_y) - p.pad_y;
-        if (y >= 0 && y < i32(p.h)) {
+        let y = place.y * i32(p.s.stride_y) + i32(ky * p.s.dilation_y) - p.s.pad_y;
+        if (y >= 0 && y < i32(p.s.h)) {
             let g = T(grad[m * p.c + c + p.grad_at]);
-            let row = (image * p.h + u32(y)) * p.w;
-            let left = i32(ox * p.stride_x) - p.pad_x;
+            let row = (place.image * p.s.h + u32(y)) * p.s.w;
+            let left = place.x * i32(p.s.stride_x) - p.s.pad_x;
 #for k 0 KERNEL_W
-            let x{k} = left + i32({k}u * p.dilation_x);
-            if (x{k} >= 0 && x{k} < i32(p.w)) {
+            let x{k} = left + i32({k}u * p.s.dilation_x);
+            if (x{k} >= 0 && x{k} < i32(p.s.w)) {
                 sum{k} += g * T(x[(row + u32(x{k})) * p.c + c + p.x_at]);
             }
 #end
         }
-        ox++;
-        if (ox == p.ow) {
-            ox = 0u;
-            oy++;
-            if (oy == p.oh) {
-                oy = 0u;
-                image++;
+        place.x++;
+        if (place.x == i32(p.s.ow)) {
+            place.x = 0;
+            place.y++;
+            if (place.y == i32(p.s.oh)) {
+                place.y = 0;
+                place.image++;
             }
         }
     }
