@@ -52,7 +52,12 @@ impl Candle {
             rows.push(self.row(common, &net)?);
         }
         let refused = gradient_of_a_pool().err().context("candle has a gradient of ResNet's pool now")?;
-        println!("\ncandle's own gradient of ResNet's first pool: {refused}");
+        // A backtrace follows where the build has one.
+        let refused = refused.to_string();
+        println!(
+            "\ncandle's own gradient of ResNet's first pool: {}",
+            refused.lines().next().unwrap_or_default()
+        );
         Ok(rows)
     }
 
