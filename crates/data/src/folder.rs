@@ -17,7 +17,9 @@ const VALIDATION: [&str; 4] = ["val", "valid", "validation", "test"];
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Verify {
-    /// Everything is decoded if all images together have at most a billion pixels (seconds); otherwise quick.
+    /// Everything is decoded where that takes no time (all images together have at most 20 million pixels) and where
+    /// [`Options::strict`] asks for it; otherwise quick. What turns out to be damaged when it is loaded is told then:
+    /// [`Loader::failures`](crate::Loader::failures).
     #[default]
     Auto,
     /// Everything is decoded.
@@ -46,6 +48,13 @@ pub struct Options {
     pub classes: Option<Vec<String>>,
     /// Threads for looking at files.
     pub threads: usize,
+}
+
+impl Options {
+    /// How much is looked at: where a file that cannot be used is an error, before the run and not in it.
+    pub(crate) fn verify(&self) -> Verify {
+        if self.strict && self.verify == Verify::Auto { Verify::Full } else { self.verify }
+    }
 }
 
 impl Default for Options {
@@ -271,7 +280,7 @@ impl Part {
             others: tree.others,
             animated: Vec::new(),
         };
-        let looked = inspect(&files, root, options.verify, &options.decode, options.threads);
+        let looked = inspect(&files, root, options.verify(), &options.decode, options.threads);
         for ((path, _), result) in files.into_iter().zip(looked) {
             match result {
                 Ok(file) => {

@@ -280,7 +280,7 @@ impl Rows {
         let (classes, targets) = self.targets(&rows, options)?;
         let files: Vec<(PathBuf, u32)> =
             rows.iter().enumerate().map(|(i, &row)| (self.files[row].clone(), i as u32)).collect();
-        let looked = inspect(&files, Path::new(""), options.verify, &options.decode, options.threads);
+        let looked = inspect(&files, Path::new(""), options.verify(), &options.decode, options.threads);
         let (mut skipped, mut animated) = (Vec::new(), Vec::new());
         let (mut samples, mut kept) = (Vec::new(), Vec::new());
         for ((i, &row), result) in rows.iter().enumerate().zip(looked) {

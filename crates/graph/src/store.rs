@@ -1,6 +1,8 @@
 //! The values of a network's parameters on the host, by name, and how they start.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use defrost_tensor::HostTensor;
 use rand::SeedableRng;
@@ -20,7 +22,24 @@ pub struct ParamStore {
 impl ParamStore {
     /// Fresh values by each parameter's [`Init`], keyed by (`seed`, name): adding a layer changes no other's start.
     pub fn init(graph: &Graph, seed: u64) -> Self {
-        Self::build(graph, |param| initial(param, seed))
+        let params = graph.params();
+        let (next, made) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(params.len())));
+        let work = || {
+            while let Some(param) = params.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let value = initial(param, seed);
+                made.lock().unwrap_or_else(PoisonError::into_inner).push((param.name.as_str(), value));
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let made = made.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut made: HashMap<_, _> = made.into_iter().collect();
+        Self::build(graph, |param| made.remove(param.name.as_str()).unwrap_or_else(|| initial(param, seed)))
     }
 
     /// The values that `given` has, and fresh ones as [`ParamStore::init`] makes them for the others alone.

@@ -1,6 +1,6 @@
 //! An f32 buffer on a cache line's boundary whose allocation may fail.
 
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -28,14 +28,11 @@ impl AlignedBuf {
             return Some(Self::empty());
         }
         let layout = Self::layout(len)?;
-        // SAFETY: the layout's size is not zero.
-        let ptr = NonNull::new(unsafe { alloc(layout) })?;
-        if layout.align() == HUGE {
-            advise_huge(ptr, layout.size());
+        if mapped(layout) {
+            return map(layout.size()).map(|ptr| Self { ptr: ptr.cast(), len });
         }
-        // SAFETY: the allocation is that long. Written here and not by `alloc_zeroed`, which would touch the pages
-        // before the advice.
-        unsafe { ptr.write_bytes(0, layout.size()) };
+        // SAFETY: the layout's size is not zero.
+        let ptr = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         Some(Self { ptr: ptr.cast(), len })
     }
 
@@ -76,14 +73,65 @@ fn advise_huge(ptr: NonNull<u8>, size: usize) {
     let _ = (ptr, size);
 }
 
+/// Whether a buffer of `layout` is asked of the system itself: its pages are zero already, and become memory when the threads
+/// that work on them first touch them. What is never touched costs nothing.
+const fn mapped(layout: Layout) -> bool {
+    cfg!(target_os = "linux") && layout.align() == HUGE
+}
+
+/// `size` zeros that start on a huge page.
+#[cfg(target_os = "linux")]
+fn map(size: usize) -> Option<NonNull<u8>> {
+    let size = size.checked_next_multiple_of(PAGE)?;
+    let whole = size.checked_add(HUGE)?;
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, which nobody else knows.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), whole, access, kind, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return None;
+    }
+    let start = NonNull::new(start.cast::<u8>())?;
+    let skip = start.addr().get().next_multiple_of(HUGE) - start.addr().get();
+    // SAFETY: at most `HUGE` bytes are skipped, and the mapping is that much longer.
+    let (ptr, end) = unsafe { (start.add(skip), start.add(skip + size)) };
+    for (ptr, size) in [(start, skip), (end, HUGE - skip)] {
+        if size > 0 {
+            unmap(ptr, size);
+        }
+    }
+    advise_huge(ptr, size);
+    Some(ptr)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn map(_: usize) -> Option<NonNull<u8>> {
+    None
+}
+
+/// Gives pages of a mapping back.
+fn unmap(ptr: NonNull<u8>, size: usize) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: all callers hand over pages of a mapping of `map` that are not used any more.
+    let _ = unsafe { libc::munmap(ptr.as_ptr().cast(), size) };
+    #[cfg(not(target_os = "linux"))]
+    let _ = (ptr, size);
+}
+
+/// A multiple of the page size of all systems that have huge pages of 2 MB.
+const PAGE: usize = 64 << 10;
+
 #[repr(align(64))]
 struct Line(#[allow(dead_code)] [f32; 16]);
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
         if let (1.., Some(layout)) = (self.len, Self::layout(self.len)) {
-            // SAFETY: `zeroed` allocated it with this layout.
-            unsafe { dealloc(self.ptr.as_ptr().cast(), layout) }
+            if mapped(layout) {
+                unmap(self.ptr.cast(), layout.size().next_multiple_of(PAGE));
+            } else {
+                // SAFETY: `zeroed` allocated it with this layout.
+                unsafe { dealloc(self.ptr.as_ptr().cast(), layout) }
+            }
         }
     }
 }
@@ -125,5 +173,10 @@ mod tests {
         assert!(AlignedBuf::zeroed(usize::MAX / 2).is_none());
         assert!(AlignedBuf::zeroed(1 << 60).is_none());
         assert!(AlignedBuf::zeroed(0).unwrap().is_empty());
+        let mut large = AlignedBuf::zeroed(3 * HUGE / 4 + 1).unwrap();
+        assert!(large.as_ptr().addr().is_multiple_of(HUGE));
+        large.fill(2.0);
+        let other = AlignedBuf::zeroed(large.len()).unwrap();
+        assert_eq!((large[3 * HUGE / 4], other[3 * HUGE / 4], other[0]), (2.0, 0.0, 0.0));
     }
 }

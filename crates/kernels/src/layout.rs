@@ -49,16 +49,11 @@ pub fn nhwc_to_nchw(threads: &Threads, shape: Shape4, x: &[f32], out: &mut [f32]
 /// # Panics
 /// Where a slice has another length than the shape says.
 pub fn oihw_to_hwio(shape: [usize; 4], x: &[f32], out: &mut [f32]) {
-    let inner: usize = shape[1..].iter().product();
-    assert_eq!((x.len(), out.len()), (shape[0] * inner, x.len()), "weights");
-    let (inputs, window) = (shape[1], shape[2] * shape[3]);
-    for (o, x) in x.chunks_exact(inner).enumerate() {
-        for (i, x) in x.chunks_exact(window).enumerate() {
-            for (t, &v) in x.iter().enumerate() {
-                out[(t * inputs + i) * shape[0] + o] = v;
-            }
+    blocks(shape, x.len(), out.len(), |oihw, hwio, outs| {
+        for (from, to) in (oihw..).step_by(shape[1..].iter().product()).zip(hwio..hwio + outs) {
+            out[to] = x[from];
         }
-    }
+    });
 }
 
 /// From `kh, kw, in, out` to `out, in, kh, kw`, where `shape` is `[out, in, kh, kw]`.
@@ -66,13 +61,27 @@ pub fn oihw_to_hwio(shape: [usize; 4], x: &[f32], out: &mut [f32]) {
 /// # Panics
 /// Where a slice has another length than the shape says.
 pub fn hwio_to_oihw(shape: [usize; 4], x: &[f32], out: &mut [f32]) {
-    let inner: usize = shape[1..].iter().product();
-    assert_eq!((x.len(), out.len()), (shape[0] * inner, x.len()), "weights");
-    let (inputs, window) = (shape[1], shape[2] * shape[3]);
-    for (o, out) in out.chunks_exact_mut(inner).enumerate() {
-        for (i, out) in out.chunks_exact_mut(window).enumerate() {
-            for (t, v) in out.iter_mut().enumerate() {
-                *v = x[(t * inputs + i) * shape[0] + o];
+    blocks(shape, x.len(), out.len(), |oihw, hwio, outs| {
+        for (to, from) in (oihw..).step_by(shape[1..].iter().product()).zip(hwio..hwio + outs) {
+            out[to] = x[from];
+        }
+    });
+}
+
+/// Calls `row` for rows of output channels of one input channel and tap, so that all elements come once: with the place of
+/// its first element in both orders, and its length. A block of rows stays in the second-level cache.
+fn blocks(shape: [usize; 4], oihw: usize, hwio: usize, mut row: impl FnMut(usize, usize, usize)) {
+    /// Output and input channels of a block: a cache line of either order holds this many.
+    const BLOCK: usize = 16;
+    let [outputs, inputs, kh, kw] = shape;
+    let (taps, len) = (kh * kw, shape.iter().product::<usize>());
+    assert_eq!((oihw, hwio), (len, len), "weights");
+    for o in (0..outputs).step_by(BLOCK) {
+        for first in (0..inputs).step_by(BLOCK) {
+            for t in 0..taps {
+                for i in first..inputs.min(first + BLOCK) {
+                    row((o * inputs + i) * taps + t, (t * inputs + i) * outputs + o, BLOCK.min(outputs - o));
+                }
             }
         }
     }
@@ -123,13 +132,18 @@ mod tests {
         nchw_to_nhwc(&threads, shape, &x, true, &mut nhwc);
         assert_eq!(nhwc[9], 2.0 * at(0, 4, 0, 1));
 
-        let shape = [4, 3, 2, 5];
-        let w = random(120, 2);
-        let (mut hwio, mut back) = (vec![0.0; 120], vec![0.0; 120]);
-        oihw_to_hwio(shape, &w, &mut hwio);
-        assert_eq!(hwio[((5 + 3) * 3 + 2) * 4 + 1], w[((3 + 2) * 2 + 1) * 5 + 3]);
-        hwio_to_oihw(shape, &hwio, &mut back);
-        assert_eq!(back, w);
+        for [o, i, h, w] in [[4, 3, 2, 5], [37, 18, 1, 3], [16, 33, 1, 1]] {
+            let len = o * i * h * w;
+            let weights = random(len, 2);
+            let (mut hwio, mut back) = (vec![0.0; len], vec![0.0; len]);
+            oihw_to_hwio([o, i, h, w], &weights, &mut hwio);
+            for (at, &value) in weights.iter().enumerate() {
+                let (tap, input, output) = (at % (h * w), at / (h * w) % i, at / (h * w * i));
+                assert_eq!(hwio[(tap * i + input) * o + output], value);
+            }
+            hwio_to_oihw([o, i, h, w], &hwio, &mut back);
+            assert_eq!(back, weights);
+        }
     }
 
     #[test]
