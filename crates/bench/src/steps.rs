@@ -95,7 +95,11 @@ impl Step {
         let rates = mask.iter().map(|param| Rate { param, lr: 1e-4, weight_decay: 0.0 }).collect();
         if !infer {
             let marking = Marking::new(&graph, mask);
-            session.begin(Phase { marking, loss: Loss::CrossEntropy, options: Options::default() })?;
+            session.begin(Phase {
+                marking,
+                loss: Loss::CrossEntropy,
+                options: Options::default().applying(true),
+            })?;
         }
         let pixels = graph.input_shape().with_batch(n).len();
         let images = (0..pixels).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
@@ -113,15 +117,8 @@ impl Step {
             self.session.infer(self.n, images)?;
             return Ok(());
         }
-        self.session.forward_backward(&TrainBatch {
-            n: self.n,
-            images,
-            targets: &self.targets,
-            weights: &[],
-            keys: &self.keys,
-        })?;
-        self.session.reduce()?;
-        self.session.apply(Rule::Sgd { momentum: 0.9, nesterov: false }, &self.rates)?;
+        let batch = TrainBatch { n: self.n, images, targets: &self.targets, weights: &[], keys: &self.keys };
+        self.session.step(&batch, Rule::Sgd { momentum: 0.9, nesterov: false }, &self.rates)?;
         Ok(())
     }
 }

@@ -37,7 +37,14 @@ pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
         let graph = &model.graph;
         let (marking, loss) = (&phase.marking, device_loss(&recipe.loss)?);
         let room = defrost::memory::room(defrost::exec::Room::Host);
-        let options = passes(&recipe, graph, (phase, marking), batch, Default::default(), room)?;
+        let options = passes(
+            &recipe,
+            graph,
+            (phase, marking),
+            batch,
+            defrost::exec::Options::default().applying(true),
+            room,
+        )?;
         let plan = Plan::new(graph, marking, batch, Purpose::Train(loss), options)?;
         let rows = plan.stages(graph, &phase.marking);
         let memory = plan.memory(graph, rule(&phase.optimizer, None)?.state());

@@ -60,6 +60,13 @@ pub(crate) fn run_networks<K: Kernels>(
                     want.compare(outcome, kernels, &network, phase, rule, tolerance)
                 });
             }
+            // Not with a rule that limits all gradients together: they are never together.
+            if !matches!(rule, Rule::Lamb { .. }) {
+                run(format!("{name}/used up as made"), &|outcome| {
+                    let want = want.as_ref().map_err(Clone::clone)?;
+                    want.compare_stepped(outcome, kernels, &network, &marking, rule, tolerance)
+                });
+            }
             run(format!("{name}/from the cut"), &|outcome| {
                 let phase =
                     Phase { marking: marking.clone(), loss: network.loss, options: Options::default() };
@@ -85,6 +92,7 @@ fn passes() -> Vec<(&'static str, Options)> {
         ("folded", with(|o| o.fold = true)),
         ("fused", with(|o| o.fuse = true)),
         ("in shared slots", with(|o| o.share = true)),
+        ("norms again", with(|o| (o.fuse, o.share, o.renorm) = (true, true, true))),
         ("folded and fused", with(|o| (o.fold, o.fuse) = (true, true))),
         ("all passes", Options::default()),
         ("all passes, gradients added up", Options::default().accumulating()),
@@ -141,6 +149,35 @@ impl Script {
         }
         predictions.push(reference.infer(&network.batch(0, network.n))?);
         Ok(Self { predictions, steps, params: reference.params })
+    }
+
+    /// The same on a session that uses each gradient up as soon as it is made; the gradients can be asked for all the same.
+    fn compare_stepped<K: Kernels>(
+        &self,
+        outcome: &mut Outcome,
+        kernels: &Arc<K>,
+        network: &Network,
+        marking: &Marking,
+        rule: Rule,
+        tolerance: f64,
+    ) -> Result<(), ExecError> {
+        let mut session = open(kernels, network)?;
+        let options = Options::default().applying(true);
+        session.begin(Phase { marking: marking.clone(), loss: network.loss, options })?;
+        for (at, want) in self.steps.iter().enumerate() {
+            let batch = network.batch(at, network.n);
+            let got = session.step(&on_host(&batch), rule, &rates(marking))?;
+            let kept = session.grads()?.len();
+            outcome.compare(&format!("gradients kept in step {at}"), &[kept as f32], &[0.0], 0.0);
+            outcome.compare(&format!("step {at}: the loss"), &[got.loss as f32], &[want.loss], tolerance);
+        }
+        outcome.compare_params(&session, &self.params, tolerance)?;
+        let batch = network.batch(0, network.n);
+        let got = session.infer(batch.n, Images::Array(&batch.images))?;
+        outcome.compare("the last prediction", &got, &self.predictions[2], tolerance);
+        session.set_params(&network.params())?;
+        let got = train(&mut session, &batch)?;
+        outcome.compare_step(&network.graph, "gradients asked for", got, &session, &self.steps[0], tolerance)
     }
 
     /// The same on a session.

@@ -209,8 +209,11 @@ impl Prepared {
         let batch = recipe.batch_size.min(self.splits.train.len());
         let (loss, state) = (device_loss(&recipe.loss)?, rule(&phase.optimizer, None)?.state());
         let (graph, room) = (&self.model.graph, memory::room(self.engine.room()));
+        // As the trainer plans.
+        let host = self.engine.room() == defrost_exec::Room::Host;
+        let planned = defrost_exec::Options::default().applying(host);
         let plan = |batch, marking| {
-            let options = passes(recipe, graph, (phase, marking), batch, Default::default(), room)?;
+            let options = passes(recipe, graph, (phase, marking), batch, planned, room)?;
             Ok::<_, Error>(Plan::new(graph, marking, batch, Purpose::Train(loss), options)?)
         };
         // The most that the phase will ever train is what must fit.

@@ -46,8 +46,8 @@ impl<B> Compiled<B> {
         for (value, info) in plan.values.iter() {
             let place = match (info.origin, plan.slots.of[value.index()]) {
                 (Origin::Param(id), _) => Place::Param(id.index()),
-                (Origin::ParamGrad(id), _) => Place::Grad(id.index()),
                 (_, Some(slot)) => Place::Slot(place_of_slot[slot]),
+                (Origin::ParamGrad(id), None) => Place::Grad(id.index()),
                 (origin, None) => {
                     let tapped = plan.taps.iter().any(|(_, tap)| *tap == value);
                     let used =
@@ -60,7 +60,7 @@ impl<B> Compiled<B> {
                 }
             };
             places.insert(value, place);
-            if !info.origin.is_transient() {
+            if !info.origin.is_transient() && !matches!(place, Place::Slot(_)) {
                 by_origin.insert(info.origin, place);
             }
         }

@@ -1,16 +1,19 @@
 //! The interpreter: plans over any [`Kernels`], behind the object-safe [`Session`].
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use defrost_graph::{Graph, Instruction, NodeId, Origin, ParamStore, Value};
-use defrost_plan::{Options, Plan, Purpose, flops};
+use defrost_graph::{Graph, Instruction, NodeId, Origin, Param, ParamId, ParamStore, Value};
+use defrost_plan::{Options, Plan, Purpose, Update, flops};
 use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout, call};
 
+use crate::buffers::{Store, check, gather, load};
 use crate::compiled::{Compiled, Place};
 use crate::optimizer::{Optimizer, read};
 use crate::profile::Profile;
+use crate::stepper::Stepper;
 use crate::{Clip, ExecError, Images, KernelTime, Phase, Rate, Rule, Session, StepOutput, TrainBatch};
 
 /// Which plan: batch size, and what is wanted (`None`: the current phase's training step).
@@ -23,7 +26,12 @@ enum Wanted {
     Node(NodeId),
     /// What all stages put out.
     Stages,
+    /// Not an evaluation: the phase's training step with gradients that can be read, where it uses them up otherwise.
+    Gradients,
 }
+
+/// An optimizer's step, to be made while gradients are.
+type Stepping<'a> = Option<(Rule, &'a [Rate])>;
 
 /// Chooses a part of a plan.
 type Part<B> = fn(&Compiled<B>) -> (&[Call<Place, Place>], &[Instruction]);
@@ -46,6 +54,8 @@ pub struct Interpreter<K: Kernels> {
     version: u64,
     loaded: u64,
     profile: Option<Profile>,
+    /// Host copies of frozen parameters that were asked for once, one a parameter: nothing changes them but a load.
+    known: RefCell<Vec<Option<HostTensor>>>,
 }
 
 impl<K: Kernels> Interpreter<K> {
@@ -71,6 +81,7 @@ impl<K: Kernels> Interpreter<K> {
             version: 0,
             loaded: 0,
             profile: None,
+            known: RefCell::default(),
         };
         session.set_params(params)?;
         Ok(session)
@@ -84,9 +95,10 @@ impl<K: Kernels> Interpreter<K> {
             self.plans.insert(key, compiled);
         }
         // Folded weights of a training plan are frozen ones: only a load changes them.
-        let current = if key.1.is_none() { self.loaded } else { self.version };
+        let trains = matches!(key.1, None | Some(Wanted::Gradients));
+        let current = if trains { self.loaded } else { self.version };
         if self.plans[&key].folded_at != Some(current) {
-            self.run(key, |c| (&c.setup, &c.plan.setup))?;
+            self.run(key, |c| (&c.setup, &c.plan.setup), None)?;
             self.plans.get_mut(&key).expect("inserted above").folded_at = Some(current);
         }
         Ok(())
@@ -96,19 +108,18 @@ impl<K: Kernels> Interpreter<K> {
     fn make(&self, (n, wanted): Key) -> Result<Plan, ExecError> {
         let phase = self.phase.as_ref();
         let plan = match wanted {
-            Some(wanted) => {
-                let purpose = match wanted {
-                    Wanted::Node(until) => Purpose::Infer { until },
-                    Wanted::Stages => Purpose::Stages,
-                };
+            Some(wanted @ (Wanted::Node(_) | Wanted::Stages)) => {
+                let purpose =
+                    if let Wanted::Node(until) = wanted { Purpose::Infer { until } } else { Purpose::Stages };
                 let marking = phase.map(|p| p.marking.clone());
                 let marking = marking.unwrap_or_else(|| defrost_graph::Marking::frozen(&self.graph));
                 let options = phase.map_or_else(Options::default, |p| p.options);
                 Plan::new(&self.graph, &marking, n, purpose, options)?
             }
-            None => {
+            training => {
                 let Phase { marking, loss, options } = phase.ok_or(ExecError::NoPhase)?;
-                Plan::new(&self.graph, marking, n, Purpose::Train(*loss), *options)?
+                let options = options.applying(options.apply && training.is_none());
+                Plan::new(&self.graph, marking, n, Purpose::Train(*loss), options)?
             }
         };
         for i in plan.setup.iter().chain(plan.calls()) {
@@ -176,7 +187,7 @@ impl<K: Kernels> Interpreter<K> {
     }
 
     /// Runs one part of a plan.
-    fn run(&mut self, key: Key, part: Part<K::Buf>) -> Result<(), ExecError> {
+    fn run(&mut self, key: Key, part: Part<K::Buf>, stepping: Stepping<'_>) -> Result<(), ExecError> {
         let compiled = self.plans.get_mut(&key).expect("a plan is prepared before it runs");
         let mut own = std::mem::take(&mut compiled.own);
         let mut store =
@@ -184,8 +195,30 @@ impl<K: Kernels> Interpreter<K> {
         let mut result = Ok(());
         let mut taken = Vec::new();
         let (calls, instructions) = part(compiled);
-        for (call, instruction) in calls.iter().zip(instructions) {
+        let mut updates = stepping.map_or(&[][..], |_| &compiled.plan.updates).iter().peekable();
+        for (at, (call, instruction)) in calls.iter().zip(instructions).enumerate() {
             let start = self.profile.is_some().then(Instant::now);
+            let due: Vec<_> = std::iter::from_fn(|| updates.next_if(|u| u.after == at)).collect();
+            if let (Some(stepping), Call::Gemm(gemm), [Update { param, fused: true, .. }]) =
+                (stepping, call, &due[..])
+            {
+                let stepper =
+                    Stepper { kernels: &*self.kernels, graph: &self.graph, optimizer: &mut self.optimizer };
+                match stepper.fused(stepping, *param, gemm, &mut store) {
+                    Ok(true) => {
+                        if let (Some(profile), Some(start)) = (&mut self.profile, start) {
+                            let Instruction { node, pass, .. } = *instruction;
+                            profile.add(Some(node), Some(pass), call.name(), flops(call), start);
+                        }
+                        continue;
+                    }
+                    Ok(false) => {}
+                    Err(e) => {
+                        result = Err(e);
+                        break;
+                    }
+                }
+            }
             // What is written is taken out of the store, so that the rest of it can be read.
             call.map(&mut |_| (), &mut |place| taken.push((place, store.take(place))));
             let mut writes = taken.iter_mut();
@@ -197,12 +230,67 @@ impl<K: Kernels> Interpreter<K> {
                 let Instruction { node, pass, .. } = *instruction;
                 profile.add(Some(node), Some(pass), call.name(), flops(call), start);
             }
+            if let (Some(stepping), Ok(())) = (stepping, &result) {
+                for update in due {
+                    let start = self.profile.is_some().then(Instant::now);
+                    let stepper = Stepper {
+                        kernels: &*self.kernels,
+                        graph: &self.graph,
+                        optimizer: &mut self.optimizer,
+                    };
+                    let grad = compiled.place(update.grad).0;
+                    result = result.and_then(|()| stepper.step(stepping, update.param, grad, &mut store));
+                    if let (Some(profile), Some(start)) = (&mut self.profile, start) {
+                        profile.add(None, None, "optimizer", 0, start);
+                    }
+                }
+            }
             if result.is_err() {
                 break;
             }
         }
         compiled.own = own;
         result.map_err(|e| self.no_room(key, e))
+    }
+
+    /// Makes sure that what trains has gradients of its own, where they were used up as they were made so far.
+    fn keep_gradients(&mut self) -> Result<(), ExecError> {
+        let Some(phase) = self.phase.as_ref() else { return Ok(()) };
+        for (id, grad) in self.graph.param_ids().zip(&mut self.grads) {
+            if phase.marking.params.trains(id) && grad.is_none() {
+                *grad = Some(self.kernels.alloc(self.graph.param(id).layout())?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the phase uses gradients up as they are made.
+    fn applies(&self) -> bool {
+        self.phase.as_ref().is_some_and(|p| p.options.apply && !p.options.accumulate)
+    }
+
+    /// A training step by the plan of `key`: forward and backward, and the optimizer where it is to step.
+    fn train(
+        &mut self,
+        key: Key,
+        batch: &TrainBatch<'_>,
+        stepping: Stepping<'_>,
+    ) -> Result<StepOutput, ExecError> {
+        self.prepare(key)?;
+        let skip = self.feed(key, batch.images)?;
+        self.upload(key, Origin::Targets, "targets", batch.targets)?;
+        self.upload(key, Origin::TargetWeights, "weights of targets", batch.weights)?;
+        self.upload(key, Origin::Keys, "dropout keys", batch.keys)?;
+        if !skip {
+            self.run(key, |c| (&c.prefix, &c.plan.prefix), None)?;
+        }
+        self.run(key, |c| (&c.suffix, &c.plan.suffix), stepping)?;
+        self.version += 1; // Running statistics may have taken the batch in.
+        let place = self.plans[&key].find(Origin::Stats).expect("a training plan has a loss");
+        let mut stats = [0.0; 2];
+        let kernels = Arc::clone(&self.kernels);
+        kernels.download(Layout::Plain(2), self.buffer_mut(key, place), &mut stats)?;
+        Ok(StepOutput { loss: f64::from(stats[0]), hits: stats[1] as usize })
     }
 
     fn buffer_mut(&mut self, key: Key, place: Place) -> &mut K::Buf {
@@ -284,9 +372,9 @@ impl<K: Kernels> Interpreter<K> {
         self.prepare(key)?;
         let skip = self.feed(key, images)?;
         if !skip {
-            self.run(key, |c| (&c.prefix, &c.plan.prefix))?;
+            self.run(key, |c| (&c.prefix, &c.plan.prefix), None)?;
         }
-        self.run(key, |c| (&c.suffix, &c.plan.suffix))?;
+        self.run(key, |c| (&c.suffix, &c.plan.suffix), None)?;
         Ok(skip)
     }
 
@@ -315,12 +403,19 @@ impl<K: Kernels> Session for Interpreter<K> {
         self.plans.clear();
         for (i, grad) in self.grads.iter_mut().enumerate() {
             let id = self.graph.param_ids().nth(i).expect("one gradient a parameter");
-            if !phase.marking.params.trains(id) {
+            if !phase.marking.params.trains(id) || (phase.options.apply && !phase.options.accumulate) {
                 *grad = None;
             } else if grad.is_none() {
                 *grad = Some(self.kernels.alloc(self.graph.param(id).layout())?);
             }
         }
+        let mut known = self.known.borrow_mut();
+        for (id, known) in self.graph.param_ids().zip(&mut *known) {
+            if phase.marking.params.trains(id) {
+                *known = None;
+            }
+        }
+        drop(known);
         self.phase = Some(phase);
         self.zero_grads()
     }
@@ -331,22 +426,21 @@ impl<K: Kernels> Session for Interpreter<K> {
     }
 
     fn forward_backward(&mut self, batch: &TrainBatch<'_>) -> Result<StepOutput, ExecError> {
-        let key = (batch.n, None);
-        self.prepare(key)?;
-        let skip = self.feed(key, batch.images)?;
-        self.upload(key, Origin::Targets, "targets", batch.targets)?;
-        self.upload(key, Origin::TargetWeights, "weights of targets", batch.weights)?;
-        self.upload(key, Origin::Keys, "dropout keys", batch.keys)?;
-        if !skip {
-            self.run(key, |c| (&c.prefix, &c.plan.prefix))?;
+        if self.applies() {
+            self.keep_gradients()?;
+            return self.train((batch.n, Some(Wanted::Gradients)), batch, None);
         }
-        self.run(key, |c| (&c.suffix, &c.plan.suffix))?;
-        self.version += 1; // Running statistics may have taken the batch in.
-        let place = self.plans[&key].find(Origin::Stats).expect("a training plan has a loss");
-        let mut stats = [0.0; 2];
-        let kernels = Arc::clone(&self.kernels);
-        kernels.download(Layout::Plain(2), self.buffer_mut(key, place), &mut stats)?;
-        Ok(StepOutput { loss: f64::from(stats[0]), hits: stats[1] as usize })
+        self.train((batch.n, None), batch, None)
+    }
+
+    fn step(&mut self, batch: &TrainBatch<'_>, rule: Rule, rates: &[Rate]) -> Result<StepOutput, ExecError> {
+        if !self.applies() {
+            let output = self.forward_backward(batch)?;
+            self.reduce()?;
+            self.apply(rule, rates)?;
+            return Ok(output);
+        }
+        self.train((batch.n, None), batch, Some((rule, rates)))
     }
 
     fn grad_norm(&mut self) -> Result<f64, ExecError> {
@@ -390,7 +484,21 @@ impl<K: Kernels> Session for Interpreter<K> {
     }
 
     fn params(&self) -> Result<ParamStore, ExecError> {
-        self.store(&self.params)
+        let frozen = |param: ParamId| {
+            // Buffers follow the batches of frozen normalisations too.
+            let weight = self.graph.param(param).kind.is_trainable();
+            weight && self.phase.as_ref().is_some_and(|p| !p.marking.params.trains(param))
+        };
+        let mut known = self.known.borrow_mut();
+        known.resize(self.params.len(), None);
+        let mut known = known.iter_mut().zip(self.graph.param_ids());
+        gather(&self.graph, &self.params, |param, buffer| match known.next() {
+            Some((known, id)) if frozen(id) => Ok(match known {
+                Some(value) => value.clone(),
+                None => known.insert(self.read(param, buffer)?).clone(),
+            }),
+            _ => self.read(param, buffer),
+        })
     }
 
     fn set_params(&mut self, params: &ParamStore) -> Result<(), ExecError> {
@@ -422,7 +530,10 @@ impl<K: Kernels> Session for Interpreter<K> {
     }
 
     fn averaged(&self) -> Result<Option<ParamStore>, ExecError> {
-        if self.average.is_empty() { Ok(None) } else { self.store(&self.average).map(Some) }
+        if self.average.is_empty() {
+            return Ok(None);
+        }
+        gather(&self.graph, &self.average, |param, buffer| self.read(param, buffer)).map(Some)
     }
 
     fn swap_average(&mut self) {
@@ -455,17 +566,9 @@ impl<K: Kernels> Session for Interpreter<K> {
 }
 
 impl<K: Kernels> Interpreter<K> {
-    /// The values of `buffers`, one a parameter.
-    fn store(&self, buffers: &[Option<K::Buf>]) -> Result<ParamStore, ExecError> {
-        let mut store = ParamStore::zeros(&self.graph);
-        for (param, buffer) in self.graph.params().iter().zip(buffers) {
-            store.set(&param.name, self.read(param, buffer)?)?;
-        }
-        Ok(store)
-    }
-
     /// Counts a change of any weight, frozen or not.
-    const fn loaded_anew(&mut self) {
+    fn loaded_anew(&mut self) {
+        self.known.get_mut().clear();
         self.version += 1;
         self.loaded = self.version;
     }
@@ -479,66 +582,8 @@ impl<K: Kernels> Interpreter<K> {
         Ok(())
     }
 
-    fn read(&self, param: &defrost_graph::Param, buffer: &Option<K::Buf>) -> Result<HostTensor, ExecError> {
+    fn read(&self, param: &Param, buffer: &Option<K::Buf>) -> Result<HostTensor, ExecError> {
         let buffer = buffer.as_ref().expect("buffers are in place between calls");
         read(&*self.kernels, param, buffer)
     }
-}
-
-/// Writes all of `params` into `buffers`, one a parameter.
-fn load<K: Kernels>(
-    kernels: &K,
-    graph: &Graph,
-    params: &ParamStore,
-    buffers: &mut [Option<K::Buf>],
-) -> Result<(), ExecError> {
-    for (param, buffer) in graph.params().iter().zip(buffers) {
-        let value = params
-            .get(&param.name)
-            .ok_or_else(|| defrost_graph::GraphError::NoSuchParam { name: param.name.clone() })?;
-        check("parameter", 1, param.len(), value.len())?;
-        kernels.upload(param.layout(), value.data(), buffer.as_mut().expect("buffers are in place"))?;
-    }
-    Ok(())
-}
-
-/// All buffers a call may name.
-struct Store<'a, B> {
-    params: &'a mut [Option<B>],
-    grads: &'a mut [Option<B>],
-    slots: &'a mut [Option<B>],
-    own: &'a mut [Option<B>],
-}
-
-impl<B> Store<'_, B> {
-    fn slot(&mut self, place: Place) -> &mut Option<B> {
-        match place {
-            Place::Param(i) => &mut self.params[i],
-            Place::Grad(i) => &mut self.grads[i],
-            Place::Slot(i) => &mut self.slots[i],
-            Place::Own(i) => &mut self.own[i],
-        }
-    }
-
-    fn take(&mut self, place: Place) -> B {
-        self.slot(place).take().expect("a call writes each buffer once and reads none that it writes")
-    }
-
-    fn put(&mut self, place: Place, buffer: B) {
-        *self.slot(place) = Some(buffer);
-    }
-
-    fn get(&self, place: Place) -> &B {
-        let slot = match place {
-            Place::Param(i) => &self.params[i],
-            Place::Grad(i) => &self.grads[i],
-            Place::Slot(i) => &self.slots[i],
-            Place::Own(i) => &self.own[i],
-        };
-        slot.as_ref().expect("a call reads no buffer that it writes")
-    }
-}
-
-pub(crate) fn check(what: &'static str, n: usize, want: usize, got: usize) -> Result<(), ExecError> {
-    if want == got { Ok(()) } else { Err(ExecError::Length { what, n, want, got }) }
 }

@@ -4,12 +4,14 @@
 //! implements [`Kernels`](defrost_tensor::Kernels); [`Interpreter`] turns any such type into a [`Session`], one virtual
 //! call a step and none an op. Trainers and programs see [`Engine`] and [`Session`] only and carry no type parameter.
 
+mod buffers;
 mod compiled;
 mod error;
 mod interpreter;
 mod optimizer;
 mod profile;
 mod session;
+mod stepper;
 mod update;
 
 pub use defrost_graph::{Graph, Loss, Marking, ParamId, ParamMask, ParamStore};

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use defrost_graph::{Graph, Param, ParamId};
-use defrost_tensor::{HostTensor, Kernels, Layout, Limit, call};
+use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout, Limit, call};
 
-use crate::interpreter::check;
+use crate::buffers::check;
 use crate::{Clip, ExecError, Rate, Rule, Update};
 
 /// What is kept for one parameter: see [`Rule`].
@@ -83,32 +83,43 @@ impl<B> Optimizer<B> {
             let squares = sum_squares(&mut self.squares, kernels, graph, grads)?;
             limit(kernels, graph, grads, Limit::Norm { max, eps: 0.0 }, Some(squares))?;
         }
-        for &Rate { param: id, lr, weight_decay } in rates {
-            let layout = graph.param(id).layout();
+        for rate in rates {
+            let id = rate.param;
             let Some(grad) = &grads[id.index()] else { continue };
-            let state = self.states.entry(id).or_default();
-            state.step += 1;
-            for (buffer, _) in
-                state.kept.iter_mut().zip(rule.keeps()).filter(|(b, keeps)| *keeps && b.is_none())
-            {
-                *buffer = Some(kernels.alloc(layout)?);
-            }
-            let update = Update {
-                len: layout.len(),
-                lr,
-                weight_decay,
-                step: state.step,
-                grad,
-                param: params[id.index()].as_mut().expect("parameters are in place"),
-                kept: state.kept.each_mut().map(Option::as_mut),
-                squares: match rule.needs_squares() {
-                    true => Some(scalars(&mut self.squares, kernels)?),
-                    false => None,
-                },
-            };
-            rule.call(update).run(kernels)?;
+            let param = params[id.index()].as_mut().expect("parameters are in place");
+            self.next(kernels, graph.param(id), rule, rate, (param, grad))?.run(kernels)?;
+            self.count(id);
         }
         Ok(())
+    }
+
+    /// Counts a step that was made.
+    pub(crate) fn count(&mut self, param: ParamId) {
+        self.states.entry(param).or_default().step += 1;
+    }
+
+    /// The call that makes the next step of one parameter, with its gradient or what stands for it.
+    pub(crate) fn next<'a, K: Kernels<Buf = B>, R>(
+        &'a mut self,
+        kernels: &K,
+        info: &Param,
+        rule: Rule,
+        &Rate { param: id, lr, weight_decay }: &Rate,
+        (param, grad): (&'a mut B, R),
+    ) -> Result<Call<R, &'a mut B>, KernelError> {
+        let layout = info.layout();
+        let state = self.states.entry(id).or_default();
+        let missing = state.kept.iter_mut().zip(rule.keeps()).filter(|(b, keeps)| *keeps && b.is_none());
+        for (buffer, _) in missing {
+            *buffer = Some(kernels.alloc(layout)?);
+        }
+        let squares = match rule.needs_squares() {
+            true => Some(scalars(&mut self.squares, kernels)?),
+            false => None,
+        };
+        let kept = state.kept.each_mut().map(Option::as_mut);
+        let (len, step) = (layout.len(), state.step + 1);
+        Ok(rule.call(Update { len, lr, weight_decay, step, grad, param, kept, squares }))
     }
 
     /// All state by name, in the table's order.
@@ -168,7 +179,7 @@ pub(crate) fn read<K: Kernels>(kernels: &K, param: &Param, buffer: &K::Buf) -> R
 fn scalars<'a, K: Kernels>(
     squares: &'a mut Option<K::Buf>,
     kernels: &K,
-) -> Result<&'a mut K::Buf, ExecError> {
+) -> Result<&'a mut K::Buf, KernelError> {
     if squares.is_none() {
         *squares = Some(kernels.alloc(Layout::Plain(2))?);
     }

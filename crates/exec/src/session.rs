@@ -247,6 +247,19 @@ pub trait Session {
     /// A lost device.
     fn apply(&mut self, rule: Rule, rates: &[Rate]) -> Result<(), ExecError>;
 
+    /// A whole step on one batch: [`Session::forward_backward`], [`Session::reduce`], [`Session::apply`]. Where the phase's
+    /// options say so ([`Options::apply`]), each gradient is used up as soon as it is made, which takes less memory and leaves
+    /// none to be read; the weights are the same. A rule that limits all gradients together does not go with that.
+    ///
+    /// # Errors
+    /// As the three.
+    fn step(&mut self, batch: &TrainBatch<'_>, rule: Rule, rates: &[Rate]) -> Result<StepOutput, ExecError> {
+        let output = self.forward_backward(batch)?;
+        self.reduce()?;
+        self.apply(rule, rates)?;
+        Ok(output)
+    }
+
     /// The network's outputs in evaluation mode, `[n, classes]`. [`Images::Features`] are those of the current phase.
     ///
     /// # Errors

@@ -181,6 +181,8 @@ pub struct Emitter<'g> {
     accumulate_params: bool,
     /// Whether what is emitted forward was emitted before.
     again: bool,
+    /// Nodes that are computed again once a backward call reads them.
+    lazy: Vec<bool>,
     values: Values,
     instructions: Vec<Instruction>,
     params: HashMap<ParamId, Value>,
@@ -219,6 +221,7 @@ impl<'g> Emitter<'g> {
             training,
             accumulate_params,
             again: false,
+            lazy: vec![false; nodes],
             values,
             instructions: Vec::new(),
             params: HashMap::new(),
@@ -249,6 +252,26 @@ impl<'g> Emitter<'g> {
             self.saved[node.index()] = saved;
         }
         self.again = false;
+    }
+
+    /// From here on the backward pass does not read what these nodes computed: right before the first call that does, a node
+    /// is emitted once more as in [`Emitter::recompute`], after those of its inputs that are among them.
+    pub fn recompute_lazily(&mut self, nodes: Vec<bool>) {
+        self.lazy = nodes;
+    }
+
+    /// What `node` computed, for a backward call to read.
+    fn fetch(&mut self, node: NodeId) -> Value {
+        if std::mem::take(&mut self.lazy[node.index()]) {
+            let graph = self.graph;
+            for &input in &graph.node(node).inputs {
+                if self.lazy[input.index()] {
+                    self.fetch(input);
+                }
+            }
+            self.recompute([node]);
+        }
+        self.output(node)
     }
 
     /// Emits the loss over the network's output, with its gradient where something trains.
@@ -451,9 +474,9 @@ impl Backward<'_, '_> {
         self.emitter.graph.node(self.node).inputs.len()
     }
 
-    /// Input `i`. Asking for it keeps it alive until here: ask only if a call reads it.
-    pub fn input(&self, i: usize) -> Value {
-        self.emitter.output(self.emitter.graph.node(self.node).inputs[i])
+    /// Input `i`. Asking for it keeps it alive until here, or has it computed again: ask only if a call reads it.
+    pub fn input(&mut self, i: usize) -> Value {
+        self.emitter.fetch(self.emitter.graph.node(self.node).inputs[i])
     }
 
     /// The shape of input `i`, batch included.
@@ -462,9 +485,9 @@ impl Backward<'_, '_> {
         graph.node(graph.node(self.node).inputs[i]).shape.with_batch(self.emitter.batch)
     }
 
-    /// The output. Asking for it keeps it alive until here.
-    pub fn output(&self) -> Value {
-        self.emitter.output(self.node)
+    /// The output. Asking for it keeps it alive until here, or has it computed again.
+    pub fn output(&mut self) -> Value {
+        self.emitter.fetch(self.node)
     }
 
     /// The output's shape, batch included.

@@ -3,7 +3,7 @@
 use defrost_kernels::conv::Algorithm;
 use defrost_kernels::{AlignedBuf, Isa, NoRoom, SliceKernels, Threads};
 use defrost_tensor::call::*;
-use defrost_tensor::{KernelError, Kernels, Layout, PixelScale, Shape4};
+use defrost_tensor::{Call, KernelError, Kernels, Layout, PixelScale, Shape4};
 
 /// A buffer of the CPU backend.
 #[derive(Debug)]
@@ -127,6 +127,12 @@ impl Kernels for CpuKernels {
     fn fill(&self, len: usize, value: f32, dst: &mut CpuBuf) -> Result<(), KernelError> {
         dst.0[..len].fill(value);
         Ok(())
+    }
+
+    fn gemm_step(&self, gemm: Gemm<&CpuBuf, ()>, update: Call<(), &mut CpuBuf>) -> Result<bool, KernelError> {
+        let gemm = gemm.map(&mut |b| &b.0[..], &mut |()| ());
+        let update = update.map(&mut |()| (), &mut |b| &mut b.0[..]);
+        self.slices.gemm_step(gemm, update).map_err(|e| self.no_room(e))
     }
 
     calls! {

@@ -1,11 +1,13 @@
 //! The plan: the calls of a step, where their operands live, and what they cost.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use defrost_graph::{
-    Emitter, Graph, Instruction, Loss, Marking, NodeId, Origin, ParamId, Pass, Statistics, Value, Values,
+    Emitter, Graph, Instruction, Loss, Marking, NodeId, Origin, ParamId, Pass, Statistics, Value, ValueInfo,
+    Values,
 };
-use defrost_tensor::Shape4;
+use defrost_tensor::{Call, Shape4};
 
 use crate::{Slots, cost, cut, fold, fuse, need, recompute, slots};
 
@@ -38,26 +40,61 @@ pub struct Options {
     pub share: bool,
     /// Compute again in the backward pass what it reads, where that takes less memory than keeping it.
     pub recompute: bool,
+    /// Compute again in the backward pass what normalisations with their activations put out, right before a convolution's
+    /// gradient reads it: a small part of a step's time for much of its memory.
+    pub renorm: bool,
+    /// Use each gradient up as soon as it is made, see [`Plan::updates`]; not where gradients are added up.
+    pub apply: bool,
     /// Add gradients of parameters to what is there (several small batches to one step).
     pub accumulate: bool,
 }
 
+/// Where a parameter is stepped within the backward pass.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Update {
+    /// The call of [`Plan::suffix`] after which it is stepped: its gradient is whole, and nothing reads the parameter any
+    /// more.
+    pub after: usize,
+    /// Which.
+    pub param: ParamId,
+    /// Its gradient.
+    pub grad: Value,
+    /// The gradient is one large product of matrices, which may be made and used up in pieces: it has no slot, and no memory
+    /// is planned for it.
+    pub fused: bool,
+}
+
 impl Default for Options {
-    /// Everything that costs no time.
+    /// Everything that costs next to no time and leaves gradients where they can be read.
     fn default() -> Self {
-        Self { fold: true, fuse: true, share: true, recompute: false, accumulate: false }
+        Self {
+            fold: true,
+            fuse: true,
+            share: true,
+            recompute: false,
+            renorm: true,
+            apply: false,
+            accumulate: false,
+        }
     }
 }
 
 impl Options {
     /// No optional pass: each op's calls as they are, each value in a buffer of its own.
     pub fn raw() -> Self {
-        Self { fold: false, fuse: false, share: false, recompute: false, accumulate: false }
+        let off = false;
+        Self { fold: off, fuse: off, share: off, recompute: off, renorm: off, apply: off, accumulate: off }
     }
 
     /// With the least memory, at the price of up to one more forward pass.
     pub fn recomputing(self) -> Self {
         Self { recompute: true, ..self }
+    }
+
+    /// With gradients that are used up as soon as they are made, or not.
+    pub fn applying(self, apply: bool) -> Self {
+        Self { apply, ..self }
     }
 
     /// With gradients added up.
@@ -128,6 +165,8 @@ pub struct Plan {
     pub slots: Slots,
     /// The parameters that train, in the table's order.
     pub trained: Vec<ParamId>,
+    /// With [`Options::apply`], where each of them is stepped, in order; else empty.
+    pub updates: Vec<Update>,
     /// One line a pass: what it did.
     pub log: Vec<String>,
 }
@@ -149,13 +188,23 @@ impl Plan {
         if let Purpose::Train(loss) = purpose {
             check_loss(loss)?;
         }
-        let kept = Self::compile(graph, marking, batch, purpose, options, &[]);
+        let mut kept = Self::compile(graph, marking, batch, purpose, options, (&[], None));
+        if options.renorm && options.share && training {
+            let lazy = recompute::norms(graph, marking, batch, &need::needs_grad(graph, marking));
+            if lazy.contains(&true) {
+                let again = Self::compile(graph, marking, batch, purpose, options, (&[], Some(lazy)));
+                if again.slots.total() < kept.slots.total() {
+                    kept = again;
+                }
+            }
+        }
         if !options.recompute || !training {
             return Ok(kept);
         }
         let ends = recompute::ends(graph, kept.cut, &ancestors(graph, graph.output()));
         let choices = recompute::choices(graph, kept.cut, &ends);
-        let plans = choices.iter().map(|ends| Self::compile(graph, marking, batch, purpose, options, ends));
+        let plan = |ends: &Vec<NodeId>| Self::compile(graph, marking, batch, purpose, options, (ends, None));
+        let plans = choices.iter().map(plan);
         // Where slots are not shared, nothing is saved by computing again: the first way is as good as any.
         let least = plans.min_by_key(|plan| plan.slots.total());
         match least {
@@ -165,14 +214,14 @@ impl Plan {
     }
 
     /// Compiles a plan that keeps, of what the nodes up to the last of `ends` compute behind the cut, the values of `ends`
-    /// and computes the rest again. Without `ends`, everything is kept.
+    /// and computes the rest again. Without `ends`, everything is kept but what is `lazy`.
     fn compile(
         graph: &Graph,
         marking: &Marking,
         batch: usize,
         purpose: Purpose,
         options: Options,
-        ends: &[NodeId],
+        (ends, lazy): (&[NodeId], Option<Vec<bool>>),
     ) -> Self {
         let training = matches!(purpose, Purpose::Train(_));
         let mut log = Vec::new();
@@ -201,6 +250,9 @@ impl Plan {
         let (cut_value, output) = (emitter.output(cut), emitter.output(until));
         if let Purpose::Train(loss) = purpose {
             emitter.loss(loss);
+            if let Some(lazy) = &lazy {
+                emitter.recompute_lazily(lazy.clone());
+            }
             for id in graph.node_ids().rev() {
                 if let Some(at) = ends.iter().position(|&end| end == id) {
                     let before = if at == 0 { cut } else { ends[at - 1] };
@@ -213,9 +265,10 @@ impl Plan {
         }
         let (mut values, mut instructions) = emitter.finish();
         log.push(format!("emit: {} calls over {} values", instructions.len(), values.len()));
-        if !ends.is_empty() {
+        if !ends.is_empty() || lazy.is_some() {
             let again = recompute::prune(&mut instructions);
-            log.push(format!("recompute: {again} calls in {} segments", ends.len()));
+            let how = if ends.is_empty() { "of norms".into() } else { format!("in {} segments", ends.len()) };
+            log.push(format!("recompute: {again} calls {how}"));
         }
 
         let mut keep = vec![cut_value, output];
@@ -238,8 +291,17 @@ impl Plan {
         }
         // Calls of the prefix belong to nodes up to the cut. Fusion keeps the order of nodes by where a call stands.
         let in_prefix = |i: &Instruction| cut != Graph::INPUT && i.pass == Pass::Forward && i.node <= cut;
-        let slots = slots::assign(&values, &instructions, &keep, options.share);
+        let apply = options.apply && !options.accumulate && training;
+        let mut updates = if apply { updates(&values, &instructions) } else { Vec::new() };
+        let slots = slots::assign(&values, &instructions, &keep, &updates, options.share);
         log.push(format!("slots: {} buffers, {:.1} MB", slots.lens.len(), slots.total() as f64 * 4e-6));
+        if apply {
+            let fused = updates.iter().filter(|u| u.fused).count();
+            log.push(format!("apply: {} steps as gradients are made, {fused} in pieces", updates.len()));
+            for update in &mut updates {
+                update.after -= instructions[..update.after].iter().filter(|i| in_prefix(i)).count();
+            }
+        }
         let (prefix, suffix): (Vec<_>, Vec<_>) = instructions.into_iter().partition(in_prefix);
         log.push(format!(
             "cut: after `{}`, {} calls before, {} after",
@@ -248,7 +310,21 @@ impl Plan {
             suffix.len()
         ));
         let trained = if training { marking.params.iter().collect() } else { Vec::new() };
-        Self { batch, values, setup, prefix, suffix, cut, cut_value, output, taps, slots, trained, log }
+        Self {
+            batch,
+            values,
+            setup,
+            prefix,
+            suffix,
+            cut,
+            cut_value,
+            output,
+            taps,
+            slots,
+            trained,
+            updates,
+            log,
+        }
     }
 
     /// Every call of a step: prefix, then suffix.
@@ -273,9 +349,10 @@ impl Plan {
         self.values.iter().map(|(v, _)| v).filter(|v| saved[v.index()]).collect()
     }
 
-    /// Whether anything is computed again in the backward pass.
+    /// Whether anything but normalisations is computed again in the backward pass.
     pub fn recomputes(&self) -> bool {
-        self.suffix.iter().any(|i| i.pass == Pass::Recompute)
+        let again = |i: &&Instruction| i.pass == Pass::Recompute;
+        self.suffix.iter().filter(again).any(|i| !matches!(i.call, Call::NormTrain(_) | Call::Activate(_)))
     }
 
     /// Floating-point operations of one step, `(forward, backward)`; what is computed again belongs to the latter.
@@ -328,6 +405,38 @@ fn check(graph: &Graph, marking: &Marking, batch: usize, training: bool) -> Resu
         }
     }
     Ok(())
+}
+
+/// Elements from which a gradient that is a product of matrices is made in pieces.
+const FUSED: usize = 1 << 20;
+
+/// Where each parameter with a gradient is stepped, by places in `instructions`, in their order.
+fn updates(values: &Values, instructions: &[Instruction]) -> Vec<Update> {
+    let (mut first, mut last) = (vec![usize::MAX; values.len()], vec![0; values.len()]);
+    for (at, i) in instructions.iter().enumerate() {
+        for value in i.call.reads().into_iter().chain(i.call.writes()) {
+            let v = value.index();
+            (first[v], last[v]) = (first[v].min(at), at);
+        }
+    }
+    let weights: HashMap<_, _> = values
+        .iter()
+        .filter_map(|(v, info)| if let Origin::Param(id) = info.origin { Some((id, v)) } else { None })
+        .collect();
+    let update = |(grad, info): (Value, &ValueInfo)| {
+        let Origin::ParamGrad(param) = info.origin else { return None };
+        let own = last[grad.index()];
+        let after = weights.get(&param).map_or(own, |w| own.max(last[w.index()]));
+        let product = match instructions[after].call {
+            Call::Gemm(c) => c.c == grad && !c.accumulate && c.transpose_a && c.bias.is_none(),
+            _ => false,
+        };
+        let fused = product && first[grad.index()] == after && info.layout.len() >= FUSED;
+        Some(Update { after, param, grad, fused })
+    };
+    let mut updates: Vec<_> = values.iter().filter_map(update).collect();
+    updates.sort_by_key(|u| u.after);
+    updates
 }
 
 /// The last node of each stage that has any.

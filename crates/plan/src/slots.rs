@@ -2,6 +2,8 @@
 
 use defrost_graph::{Instruction, Value, Values};
 
+use crate::Update;
+
 /// Where each value lives.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Slots {
@@ -19,32 +21,65 @@ impl Slots {
     }
 }
 
-/// Assigns slots by lifetime, first call that touches a value to last, best fit first. A value that a call writes never
-/// shares a slot with one that the same call reads. With `share` off, each value gets a slot of its own.
-pub fn assign(values: &Values, instructions: &[Instruction], keep: &[Value], share: bool) -> Slots {
-    let mut first = vec![usize::MAX; values.len()];
-    let mut last = vec![0; values.len()];
+/// When a value is in use: the first and the last call that touch it.
+type Life = (usize, usize);
+
+/// Assigns slots by lifetime, first call that touches a value to last. A value that a call writes never shares a slot with
+/// one that the same call reads. A gradient of `updates` is a value too, until its parameter is stepped. With `share` off,
+/// each value gets a slot of its own.
+///
+/// Of two ways the one that takes less memory: large values first (greedy by size; Pisarchyk and Lee 2020, "Efficient Memory
+/// Management for Deep Neural Net Inference"), or in the order of first use.
+pub fn assign(
+    values: &Values,
+    instructions: &[Instruction],
+    keep: &[Value],
+    updates: &[Update],
+    share: bool,
+) -> Slots {
+    let mut lives: Vec<Option<Life>> = vec![None; values.len()];
     for (at, instruction) in instructions.iter().enumerate() {
         for value in instruction.call.reads().into_iter().chain(instruction.call.writes()) {
-            let i = value.index();
-            (first[i], last[i]) = (first[i].min(at), at);
+            let (_, last) = lives[value.index()].get_or_insert((at, at));
+            *last = at;
         }
     }
-    let mut slots = Slots { of: vec![None; values.len()], lens: Vec::new() };
-    let mut order: Vec<_> = values
-        .iter()
-        .filter(|(v, info)| info.origin.is_transient() && first[v.index()] != usize::MAX && !keep.contains(v))
-        .collect();
-    order.sort_by_key(|(v, _)| first[v.index()]);
+    for update in updates {
+        if let Some((_, last)) = &mut lives[update.grad.index()] {
+            *last = (*last).max(update.after);
+        }
+    }
+    let used_up = |v: &Value| updates.iter().any(|u| u.grad == *v && !u.fused);
+    let transient =
+        values.iter().filter(|(v, info)| (info.origin.is_transient() && !keep.contains(v)) || used_up(v));
+    let mut lived: Vec<(Value, usize, Life)> =
+        transient.filter_map(|(v, info)| Some((v, info.layout.len(), lives[v.index()]?))).collect();
+    lived.sort_by_key(|(_, _, (first, _))| *first);
+    if !share {
+        let mut slots = Slots { of: vec![None; values.len()], lens: Vec::new() };
+        for (value, len, _) in lived {
+            slots.of[value.index()] = Some(slots.lens.len());
+            slots.lens.push(len);
+        }
+        return slots;
+    }
+    let by_use = by_use(values.len(), &lived);
+    lived.sort_by_key(|(_, len, _)| std::cmp::Reverse(*len));
+    let by_size = by_size(values.len(), &lived);
+    if by_size.total() < by_use.total() { by_size } else { by_use }
+}
+
+/// Best fit in the order of first use; where nothing that is free is large enough, the largest of it grows.
+fn by_use(values: usize, lived: &[(Value, usize, Life)]) -> Slots {
+    let mut slots = Slots { of: vec![None; values], lens: Vec::new() };
     let mut busy: Vec<Option<usize>> = Vec::new(); // For each slot, the last call that touches its value.
-    for (value, info) in order {
-        let (i, len) = (value.index(), info.layout.len());
+    for &(value, len, (first, last)) in lived {
         for until in &mut busy {
-            if until.is_some_and(|u| u < first[i]) {
+            if until.is_some_and(|u| u < first) {
                 *until = None;
             }
         }
-        let free = (0..busy.len()).filter(|&s| share && busy[s].is_none());
+        let free = (0..busy.len()).filter(|&s| busy[s].is_none());
         // The smallest that is large enough, else the largest, which grows.
         let best = free.min_by_key(|&s| {
             let have = slots.lens[s];
@@ -56,8 +91,26 @@ pub fn assign(values: &Values, instructions: &[Instruction], keep: &[Value], sha
             busy.len() - 1
         });
         slots.lens[slot] = slots.lens[slot].max(len);
-        busy[slot] = Some(last[i]);
-        slots.of[i] = Some(slot);
+        busy[slot] = Some(last);
+        slots.of[value.index()] = Some(slot);
+    }
+    slots
+}
+
+/// Large values first, each in the smallest slot that is free while it lives.
+fn by_size(values: usize, lived: &[(Value, usize, Life)]) -> Slots {
+    let mut slots = Slots { of: vec![None; values], lens: Vec::new() };
+    let mut lives: Vec<Vec<Life>> = Vec::new();
+    for &(value, len, (first, last)) in lived {
+        let free = |taken: &Vec<Life>| taken.iter().all(|&(from, until)| until < first || last < from);
+        // A new slot is never larger than those before it: the last that is free is the smallest.
+        let slot = lives.iter().rposition(free).unwrap_or_else(|| {
+            slots.lens.push(len);
+            lives.push(Vec::new());
+            lives.len() - 1
+        });
+        lives[slot].push((first, last));
+        slots.of[value.index()] = Some(slot);
     }
     slots
 }

@@ -32,7 +32,7 @@ pub struct StageRow {
 pub struct Memory {
     /// Parameters and buffers, folded copies included.
     pub weights: usize,
-    /// Gradients of what trains.
+    /// Gradients of what trains; those that are used up as soon as they are made are among the activations.
     pub gradients: usize,
     /// The optimizer's state of what trains.
     pub optimizer: usize,
@@ -120,7 +120,7 @@ impl Plan {
             .sum();
         Memory {
             weights: 4 * (graph.params().iter().map(|p| p.len()).sum::<usize>() + folded),
-            gradients: 4 * trained,
+            gradients: if self.updates.is_empty() { 4 * trained } else { 0 },
             optimizer: 4 * trained * state,
             activations: 4 * (self.slots.total() + batch + kept),
         }

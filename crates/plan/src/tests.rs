@@ -195,33 +195,86 @@ fn memory_counts_only_what_trains() {
     assert!(all.activations > memory.activations && all.total() > memory.total());
 }
 
+/// How many calls are emitted once more.
+fn again(plan: &Plan) -> usize {
+    plan.calls().filter(|i| i.pass == Pass::Recompute).count()
+}
+
+#[test]
+fn what_normalisations_put_out_is_made_again_right_before_it_is_read() {
+    let graph = deep(64);
+    let all = Marking::new(&graph, ParamMask::all(&graph));
+    let kept = train(&graph, &all, Options { renorm: false, ..Options::default() });
+    let plan = train(&graph, &all, Options::default());
+    replay(&plan);
+    assert!(again(&plan) > 3 && again(&kept) == 0 && !plan.recomputes());
+    assert!(plan.slots.total() < kept.slots.total());
+    assert_eq!(plan.flops(), kept.flops());
+    for (at, i) in plan.suffix.iter().enumerate().filter(|(_, i)| i.pass == Pass::Recompute) {
+        assert_eq!(i.call.name(), "norm_train");
+        let reads = plan.suffix[at + 1].call.reads();
+        assert!(i.call.writes().iter().any(|v| reads.contains(v)), "the next call reads it");
+    }
+    // Where nothing trains before the cut, and where statistics run, nothing is made again.
+    assert_eq!(again(&train(&graph, &only(&graph, &["fc."]), Options::default())), 0);
+}
+
+#[test]
+fn gradients_are_used_up_once_nothing_reads_their_parameter() {
+    let graph = resnet();
+    let all = Marking::new(&graph, ParamMask::all(&graph));
+    let (kept, plan) =
+        (train(&graph, &all, Options::default()), train(&graph, &all, Options::default().applying(true)));
+    replay(&plan);
+    assert_eq!((kept.updates.len(), plan.updates.len()), (0, plan.trained.len()));
+    for u in &plan.updates {
+        let weight = |v: &defrost_graph::Value| plan.values.info(*v).origin == Origin::Param(u.param);
+        for i in &plan.suffix[u.after + 1..] {
+            assert!(!i.call.reads().iter().any(weight), "{} reads a stepped parameter", i.call.name());
+            assert!(!i.call.writes().contains(&u.grad));
+        }
+        let slot = plan.slots.of[u.grad.index()].unwrap();
+        // Nothing else is in the gradient's slot from its first call to its step.
+        let first = plan.suffix.iter().position(|i| i.call.writes().contains(&u.grad)).unwrap();
+        for i in &plan.suffix[first..=u.after] {
+            let others = i.call.reads().into_iter().chain(i.call.writes()).filter(|v| *v != u.grad);
+            assert!(others.filter_map(|v| plan.slots.of[v.index()]).all(|s| s != slot));
+        }
+    }
+    let memory = [&kept, &plan].map(|p| p.memory(&graph, 1));
+    assert!(memory[1].gradients == 0 && memory[1].total() < memory[0].total());
+    let several = train(&graph, &all, Options::default().applying(true).accumulating());
+    assert!(several.updates.is_empty());
+}
+
 /// Eight residual blocks behind a stem: deep enough for keeping everything to be dear.
-fn deep() -> Graph {
+fn deep(channels: usize) -> Graph {
     let mut b = GraphBuilder::new("deep", Shape4::new(1, 3, 16, 16));
     let relu =
         |b: &mut GraphBuilder, name: &str, x| b.node(name, op::Activate(Activation::Relu), &[x]).unwrap();
     b.stage("stem", false);
-    let mut x = conv_bn(&mut b, "stem", ConvDesc::new(3, 8, 3, 1, 1), Graph::INPUT);
+    let mut x = conv_bn(&mut b, "stem", ConvDesc::new(3, channels, 3, 1, 1), Graph::INPUT);
     for i in 0..8 {
         b.stage(format!("layer{i}"), false);
-        let y = conv_bn(&mut b, &format!("{i}.a"), ConvDesc::new(8, 8, 3, 1, 1), x);
+        let y = conv_bn(&mut b, &format!("{i}.a"), ConvDesc::new(channels, channels, 3, 1, 1), x);
         let y = relu(&mut b, &format!("{i}.a.relu"), y);
-        let y = conv_bn(&mut b, &format!("{i}.b"), ConvDesc::new(8, 8, 3, 1, 1), y);
+        let y = conv_bn(&mut b, &format!("{i}.b"), ConvDesc::new(channels, channels, 3, 1, 1), y);
         let y = b.node(format!("{i}.add"), op::Add, &[y, x]).unwrap();
         x = relu(&mut b, &format!("{i}.relu"), y);
     }
     b.stage("head", true);
     let y = b.node("pool", op::AvgPool(PoolDesc::GLOBAL), &[x]).unwrap();
     let y = b.node("flatten", op::Flatten, &[y]).unwrap();
-    let weight =
-        b.param("fc.weight", [5, 8], ParamKind::LinearWeight, Init::FanInUniform { fan_in: 8 }).unwrap();
-    b.node("fc", op::Linear { in_features: 8, out_features: 5, weight, bias: None }, &[y]).unwrap();
+    let weight = b
+        .param("fc.weight", [5, channels], ParamKind::LinearWeight, Init::FanInUniform { fan_in: channels })
+        .unwrap();
+    b.node("fc", op::Linear { in_features: channels, out_features: 5, weight, bias: None }, &[y]).unwrap();
     b.finish()
 }
 
 #[test]
 fn what_is_computed_again_is_not_kept() {
-    let graph = deep();
+    let graph = deep(8);
     let all = Marking::new(&graph, ParamMask::all(&graph));
     let (kept, again) =
         (train(&graph, &all, Options::default()), train(&graph, &all, Options::default().recomputing()));

@@ -364,6 +364,21 @@ pub trait Kernels {
     /// [`KernelError`].
     fn lerp(&self, call: Lerp<&Self::Buf, &mut Self::Buf>) -> Result<(), KernelError>;
 
+    /// The gradient of a dense layer's weights (`gemm`, whose result has no buffer) and the optimizer's step with it
+    /// (`update`, whose gradient has none), piece by piece: the same numbers, to rounding, as one after the other, but the gradient as a whole
+    /// never exists. `false` where the backend cannot do this; nothing was done then.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn gemm_step(
+        &self,
+        gemm: Gemm<&Self::Buf, ()>,
+        update: Call<(), &mut Self::Buf>,
+    ) -> Result<bool, KernelError> {
+        let _ = (gemm, update);
+        Ok(false)
+    }
+
     /// See [`SumSquares`].
     ///
     /// # Errors

@@ -203,6 +203,15 @@ impl Folder {
         state(&path, &self.read(RESUME)?)
     }
 
+    /// Writes the one file that everything goes on from.
+    pub(crate) fn write_resume(&self, snapshot: &Snapshot, state: &State) -> Result<()> {
+        let mut tensors = snapshot.tensors();
+        tensors
+            .metadata
+            .insert(STATE.into(), serde_json::to_string(state).expect("plain data is always JSON"));
+        Ok(safetensors::write(self.checkpoint_path(RESUME), &tensors, Precision::F32)?)
+    }
+
     fn read(&self, name: &str) -> Result<NamedTensors> {
         let path = self.checkpoint_path(name);
         if !path.is_file() {
@@ -285,15 +294,6 @@ impl Run {
     pub fn save(&self, name: &str, graph: &Graph, params: &ParamStore, about: &About) -> Result<()> {
         check_name(name)?;
         write_weights(&self.folder().checkpoint_path(name), graph, params, about)
-    }
-
-    /// Writes the one file that everything goes on from.
-    pub(crate) fn write_resume(&self, snapshot: &Snapshot, state: &State) -> Result<()> {
-        let mut tensors = snapshot.tensors();
-        tensors
-            .metadata
-            .insert(STATE.into(), serde_json::to_string(state).expect("plain data is always JSON"));
-        Ok(safetensors::write(self.folder().checkpoint_path(RESUME), &tensors, Precision::F32)?)
     }
 
     /// Reads it back.

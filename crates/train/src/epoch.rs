@@ -10,7 +10,7 @@ use crate::cache;
 use crate::checkpoint::Snapshot;
 use crate::evaluate::{cached_outputs, outputs};
 use crate::state::by_name;
-use crate::step::{batches_a_step, clip, dropout_keys, rates, rule};
+use crate::step::{batches_a_step, clip, dropout_keys, rates, rule, uses_up};
 use crate::targets::{Rows, mix};
 use crate::trainer::{Flow, Trainer};
 use crate::{Epoch, Event, Outputs, Place, Result, Step, Stopped, TrainError, Validating};
@@ -58,6 +58,7 @@ impl Trainer<'_> {
             return Ok(Flow::Stop);
         }
         let val_seconds = began.elapsed().as_secs_f64();
+        self.tell_unreadable([self.train.failures(), self.val.failures()].concat())?;
         let (loss, wanted) = (&self.job.recipe.loss, self.wanted(phase));
         let mut metrics = outputs.as_ref().map(|o| o.metrics(loss, &wanted)).unwrap_or_default();
         let (place, sums) = (self.state.at, self.state.sums);
@@ -150,6 +151,10 @@ impl Trainer<'_> {
         }
         let waited = began.elapsed().as_secs_f64();
         let (mut loss, mut hits, mut images) = (0.0, 0, 0);
+        let (factor, momentum) = self.factor(phase, place.epoch, place.step, steps);
+        let (marking, groups) = phase.step(self.state.controller.step());
+        let (rule, rates) = (rule(&phase.optimizer, momentum)?, rates(marking, groups, factor));
+        let uses_up = uses_up(phase, self.job.recipe.batch_size)?;
         for mut part in parts.into_iter().filter(|p| p.n > 0) {
             part.rows.divide(divisor);
             let keys = dropout_keys(self.job.recipe.seed, self.state.global_epoch, &part.samples);
@@ -159,7 +164,10 @@ impl Trainer<'_> {
             };
             let (targets, weights) = (&part.rows.targets, &part.rows.weights);
             let batch = TrainBatch { n: part.n, images: input, targets, weights, keys: &keys };
-            let out = self.session.forward_backward(&batch)?;
+            let out = match uses_up {
+                true => self.session.step(&batch, rule, &rates)?,
+                false => self.session.forward_backward(&batch)?,
+            };
             loss += out.loss;
             hits += out.hits;
             images += part.n;
@@ -168,7 +176,9 @@ impl Trainer<'_> {
             return Err(self.not_finite(phase, "the loss", loss));
         }
         let mut grad_norm = None;
-        if images > 0 {
+        if images > 0 && uses_up {
+            self.average(steps)?;
+        } else if images > 0 {
             self.session.reduce()?;
             if let Some(limit) = phase.clip {
                 let norm = self.session.clip(clip(limit)?)?;
@@ -177,9 +187,7 @@ impl Trainer<'_> {
                 }
                 grad_norm = Some(norm);
             }
-            let (factor, momentum) = self.factor(phase, place.epoch, place.step, steps);
-            let (marking, groups) = phase.step(self.state.controller.step());
-            self.session.apply(rule(&phase.optimizer, momentum)?, &rates(marking, groups, factor))?;
+            self.session.apply(rule, &rates)?;
             self.average(steps)?;
         }
 

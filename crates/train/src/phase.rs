@@ -184,7 +184,7 @@ impl Trainer<'_> {
             !stop.is_some_and(|s| s.load(std::sync::atomic::Ordering::Relaxed))
         };
         let session = &mut *self.session;
-        let mut all = Vec::new();
+        let (mut all, mut unreadable) = (Vec::new(), Vec::new());
         let options = LoaderOptions {
             sampling: Sampling::Sequential,
             drop_last: false,
@@ -200,6 +200,7 @@ impl Trainer<'_> {
                 Some(features) => all.push(features),
                 None => return Ok(Flow::Stop),
             }
+            unreadable.append(&mut loader.failures());
         }
         let batches = self.val.epoch(0);
         let Some(val) = Features::compute(session, &job.val, batches, &job.pixels, &storage, &mut progress)?
@@ -207,6 +208,8 @@ impl Trainer<'_> {
             return Ok(Flow::Stop);
         };
         self.clock.filled(phase, began.elapsed().as_secs_f64());
+        unreadable.append(&mut self.val.failures());
+        self.tell_unreadable(unreadable)?;
         self.cache = Some(Cache { key, views: all, val });
         Ok(Flow::Go)
     }

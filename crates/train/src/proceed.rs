@@ -53,7 +53,7 @@ pub fn proceed(engine: &dyn Engine, job: &Job, run: &mut Run, options: Options<'
     let reason = format!("by hand: the run was resumed with another recipe {}", moment(was));
     let what = format!("phase `{}` begins", phase.name);
     let save = ended.and_then(|epoch| Some((job.phases[was.phase].save.clone()?, epoch)));
-    let mut trainer = Trainer::new(engine, job, run, options, snapshot, state)?;
+    let mut trainer = Trainer::new(engine, job, run, options, &snapshot, state)?;
     if let Some((name, epoch)) = save {
         trainer.keep_current(&name, &epoch)?;
     }

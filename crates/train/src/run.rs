@@ -192,6 +192,22 @@ impl Run {
         Ok(atomic::write_bytes(self.folder.skipped_path(), lines.as_bytes())?)
     }
 
+    /// Adds images that turned out not to be readable to the list of those that are not used.
+    ///
+    /// # Errors
+    /// [`TrainError::Weights`] as every atomic write.
+    pub fn add_skipped(&self, skipped: &[defrost_data::Skipped]) -> Result<()> {
+        let path = self.folder.skipped_path();
+        let mut text = fs::read_to_string(&path).unwrap_or_default();
+        for line in skipped.iter().map(|s| s.to_string()) {
+            if !text.lines().any(|l| l == line) {
+                text += &line;
+                text.push('\n');
+            }
+        }
+        Ok(atomic::write_bytes(path, text.as_bytes())?)
+    }
+
     /// Writes `validation.json`.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! wait in memory for a moment; the end of a phase, a stop and an error do not wait.
 
 use std::collections::BTreeMap;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use defrost_graph::ParamStore;
@@ -21,6 +22,32 @@ pub(crate) struct Unsaved {
     weights: BTreeMap<String, (ParamStore, About)>,
     /// States that the phase may go back to, by epoch.
     pub(crate) restores: BTreeMap<usize, Snapshot>,
+    start: Background,
+}
+
+/// What a thread of its own writes: the start of a run, while its first batch is made. It is over when this is dropped.
+#[derive(Debug, Default)]
+struct Background(Option<JoinHandle<Result<()>>>);
+
+impl Background {
+    fn start(write: impl FnOnce() -> Result<()> + Send + 'static) -> Self {
+        Self(Some(std::thread::spawn(write)))
+    }
+
+    /// Waits for it.
+    fn end(&mut self) -> Result<()> {
+        // A panic there is a panic here.
+        self.0.take().map_or(Ok(()), |t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // Whoever gives up has another error to tell.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Trainer<'_> {
@@ -61,6 +88,19 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    /// Has the start of a run saved beside its first steps; the next save, or the end, waits for it.
+    pub(crate) fn save_start(&mut self, snapshot: Snapshot) -> Result<()> {
+        if let Some(phase) = self.job.phases.get(self.state.at.phase) {
+            self.refuse_broken(phase, &snapshot)?;
+        }
+        self.state.seconds = self.clock.seconds();
+        self.state.metrics_len = self.run.metrics_len()?;
+        let (folder, state) = (self.run.folder().clone(), self.state.clone());
+        self.unsaved.start = Background::start(move || folder.write_resume(&snapshot, &state));
+        self.saved = Instant::now();
+        Ok(())
+    }
+
     /// Saves everything as it is now.
     pub(crate) fn save(&mut self) -> Result<()> {
         let snapshot = self.snapshot()?;
@@ -72,6 +112,7 @@ impl Trainer<'_> {
 
     /// Writes all that waits, then where the run stands.
     pub(crate) fn write_all(&mut self, snapshot: &Snapshot) -> Result<()> {
+        self.unsaved.start.end()?;
         self.write_weights()?;
         let (phase, job) = (self.state.at.phase, self.job);
         let kept = job.phases.get(phase).map_or_else(Vec::new, |p| self.restorable(p));
@@ -82,7 +123,7 @@ impl Trainer<'_> {
         }
         self.state.seconds = self.clock.seconds();
         self.state.metrics_len = self.run.metrics_len()?;
-        self.run.write_resume(snapshot, &self.state)?;
+        self.run.folder().write_resume(snapshot, &self.state)?;
         self.saved = Instant::now();
         // Only now, because the resume file of before may have wanted the others.
         self.run.keep_restores(phase, &kept);

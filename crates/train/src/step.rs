@@ -83,6 +83,8 @@ pub fn passes(
 ) -> Result<defrost_exec::Options> {
     let several = batches_a_step(phase, recipe.batch_size) > 1;
     let plan = if several { plan.accumulating() } else { plan };
+    let apply = plan.apply && uses_up(phase, recipe.batch_size)?;
+    let plan = plan.applying(apply);
     let again = match (recipe.recompute, memory) {
         (Recompute::Always, _) => true,
         (Recompute::Auto, Some(memory)) => {
@@ -93,6 +95,15 @@ pub fn passes(
         _ => false,
     };
     Ok(if again { plan.recomputing() } else { plan })
+}
+
+/// Whether a step of `phase` may use each gradient up as soon as it is made: nothing looks at all of them together.
+///
+/// # Errors
+/// [`TrainError::Unsupported`](crate::TrainError::Unsupported) for an optimizer that this version does not know.
+pub(crate) fn uses_up(phase: &Phase, batch: usize) -> Result<bool> {
+    let limits = matches!(rule(&phase.optimizer, None)?, Rule::Lamb { max_grad_norm: Some(_), .. });
+    Ok(phase.clip.is_none() && !limits && batches_a_step(phase, batch) == 1)
 }
 
 /// The limit on gradients, as a device has it.

@@ -1,11 +1,13 @@
 //! The run: phases, what happens between epochs, saving and going on.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use defrost_augment::Pipeline;
-use defrost_data::{Loader, LoaderOptions, Sampling};
-use defrost_exec::{Engine, Plan, Session};
+use defrost_data::{Loader, LoaderOptions, Sampling, Skipped};
+use defrost_exec::{Engine, Plan, Room, Session};
 use defrost_graph::Marking;
 use defrost_plan::{PlanError, Purpose};
 use defrost_policy::{Balance, Metric};
@@ -37,7 +39,7 @@ pub fn fit(engine: &dyn Engine, job: &Job, run: &mut Run, options: Options<'_>) 
         optimizer: Vec::new(),
         ema: job.recipe.ema.map(|_| job.params.clone()),
     };
-    Trainer::new(engine, job, run, options, snapshot, state)?.train(Begin::Fresh)
+    Trainer::new(engine, job, run, options, &snapshot, state)?.train(Begin::Fresh(Box::new(snapshot)))
 }
 
 /// Goes on with the run in `run` from where it last saved: the same bits as if it had never been interrupted.
@@ -62,20 +64,18 @@ pub fn resume(engine: &dyn Engine, job: &Job, run: &mut Run, options: Options<'_
     run.rewind_metrics(state.metrics_len)?;
     run.write_recipe(&job.recipe.to_toml())?;
     state.fingerprint = now;
-    Trainer::new(engine, job, run, options, snapshot, state)?.train(Begin::Resume)
+    Trainer::new(engine, job, run, options, &snapshot, state)?.train(Begin::Resume)
 }
 
 /// How a trainer comes to train.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Begin {
-    Fresh,
+    /// With the state that the trainer was made with.
+    Fresh(Box<Snapshot>),
     /// Where it was interrupted.
     Resume,
     /// With a phase of another recipe, by a decision of whoever trains.
-    Proceed {
-        what: String,
-        reason: String,
-    },
+    Proceed { what: String, reason: String },
 }
 
 /// What a part of a run came to.
@@ -107,6 +107,8 @@ pub(crate) struct Trainer<'a> {
     pub(crate) profiler: Profiler,
     pub(crate) unsaved: Unsaved,
     pub(crate) saved: Instant,
+    /// Files that could not be read and of which that was said.
+    unreadable: BTreeSet<PathBuf>,
 }
 
 impl<'a> Trainer<'a> {
@@ -115,10 +117,13 @@ impl<'a> Trainer<'a> {
         job: &'a Job,
         run: &'a mut Run,
         options: Options<'a>,
-        snapshot: Snapshot,
+        snapshot: &Snapshot,
         state: State,
     ) -> Result<Self> {
         check(job)?;
+        let host = engine.room() == Room::Host;
+        let plan = options.plan.applying(options.plan.apply || host);
+        let options = Options { plan, ..options };
         let mut session = engine.open(Arc::clone(&job.graph), &snapshot.params)?;
         session.set_optimizer(&snapshot.optimizer)?;
         session.set_average(snapshot.ema.as_ref())?;
@@ -145,6 +150,7 @@ impl<'a> Trainer<'a> {
             profiler: Profiler::default(),
             unsaved: Unsaved::default(),
             saved: Instant::now(),
+            unreadable: BTreeSet::new(),
         };
         trainer.refuse_lonely_images(shuffled)?;
         Ok(trainer)
@@ -186,7 +192,7 @@ impl<'a> Trainer<'a> {
     /// All phases from where the state stands.
     pub(crate) fn train(mut self, begin: Begin) -> Result<Outcome> {
         let job = self.job;
-        let resumed = (begin != Begin::Fresh).then_some(self.state.at);
+        let resumed = (!matches!(begin, Begin::Fresh(_))).then_some(self.state.at);
         self.emit(Event::Start(Start {
             format: crate::FORMAT,
             model: job.graph.name().to_owned(),
@@ -202,18 +208,22 @@ impl<'a> Trainer<'a> {
             epochs: job.epochs(),
             resumed,
         }))?;
-        if resumed.is_none() {
-            for message in job.phases.iter().flat_map(|p| &p.warnings) {
-                self.emit(Event::Warning { message: message.clone() })?;
-            }
-            self.retention_starts()?;
-            self.save()?;
-        } else if self.source_is_new()? {
+        if resumed.is_some() && self.source_is_new()? {
             self.retention_starts()?;
         }
-        if let Begin::Proceed { what, reason } = begin {
-            self.decide(what, reason)?;
-            self.save()?;
+        match begin {
+            Begin::Fresh(snapshot) => {
+                for message in job.phases.iter().flat_map(|p| &p.warnings) {
+                    self.emit(Event::Warning { message: message.clone() })?;
+                }
+                self.retention_starts()?;
+                self.save_start(*snapshot)?;
+            }
+            Begin::Proceed { what, reason } => {
+                self.decide(what, reason)?;
+                self.save()?;
+            }
+            Begin::Resume => {}
         }
         while let Some(phase) = job.phases.get(self.state.at.phase) {
             if self.phase(phase)? == Flow::Stop {
@@ -289,6 +299,20 @@ impl<'a> Trainer<'a> {
         }
         (self.options.on_event)(&event);
         Ok(())
+    }
+
+    /// Says which images could not be read, each once, and adds them to the run's list.
+    pub(crate) fn tell_unreadable(&mut self, failures: Vec<Skipped>) -> Result<()> {
+        let new: Vec<_> = failures.into_iter().filter(|f| self.unreadable.insert(f.path.clone())).collect();
+        let Some(first) = new.first() else { return Ok(()) };
+        self.run.add_skipped(&new)?;
+        let message = format!(
+            "{} of the images cannot be read; they are left out, in training for another of their class, and listed in \
+             {}. The first: {first}",
+            new.len(),
+            self.run.folder().skipped_path().display(),
+        );
+        self.emit(Event::Warning { message })
     }
 
     pub(crate) fn decide(&mut self, what: String, reason: String) -> Result<()> {

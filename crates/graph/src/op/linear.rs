@@ -61,27 +61,6 @@ impl Op for Linear {
     fn backward(&self, b: &mut Backward<'_, '_>) {
         let (rows, grad_out) = (b.output_shape().n, b.grad_out());
         let activation = Activation::Identity;
-        if let Some(grad) = b.grad_param(self.weight) {
-            // dW = gᵀ · x
-            let call = call::Gemm {
-                m: self.out_features,
-                n: self.in_features,
-                k: rows,
-                transpose_a: true,
-                transpose_b: false,
-                accumulate: grad.accumulate,
-                activation,
-                a: grad_out,
-                b: b.input(0),
-                bias: None,
-                c: grad.value,
-            };
-            b.push(call);
-        }
-        if let Some(grad) = self.bias.and_then(|bias| b.grad_param(bias)) {
-            let shape = b.output_shape();
-            b.push(call::ChannelSum { shape, accumulate: grad.accumulate, x: grad_out, sum: grad.value });
-        }
         if let Some(grad) = b.grad_input(0) {
             // dx = g · W
             let call = call::Gemm {
@@ -94,6 +73,27 @@ impl Op for Linear {
                 activation,
                 a: grad_out,
                 b: b.param(self.weight),
+                bias: None,
+                c: grad.value,
+            };
+            b.push(call);
+        }
+        if let Some(grad) = self.bias.and_then(|bias| b.grad_param(bias)) {
+            let shape = b.output_shape();
+            b.push(call::ChannelSum { shape, accumulate: grad.accumulate, x: grad_out, sum: grad.value });
+        }
+        if let Some(grad) = b.grad_param(self.weight) {
+            // dW = gᵀ · x, last: the weights are not read any more and may be stepped at once.
+            let call = call::Gemm {
+                m: self.out_features,
+                n: self.in_features,
+                k: rows,
+                transpose_a: true,
+                transpose_b: false,
+                accumulate: grad.accumulate,
+                activation,
+                a: grad_out,
+                b: b.input(0),
                 bias: None,
                 c: grad.value,
             };

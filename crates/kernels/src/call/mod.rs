@@ -10,6 +10,7 @@ use crate::conv::Algorithm;
 use crate::{AlignedBuf, Threads, layout};
 
 mod network;
+mod step;
 mod train;
 
 /// What is wrong where a call's shapes do not fit: the planner inferred them, so it is a bug.
@@ -30,6 +31,8 @@ pub struct SliceKernels {
     bf16: bool,
     /// Grows to the largest that any call needed.
     workspace: Mutex<AlignedBuf>,
+    /// A piece of a gradient, see [`SliceKernels::gemm_step`].
+    piece: Mutex<AlignedBuf>,
 }
 
 /// The first `len` elements.
@@ -45,7 +48,8 @@ fn write(buf: &mut [f32], len: usize) -> &mut [f32] {
 impl SliceKernels {
     /// Kernels on these threads.
     pub fn new(threads: Threads, algorithm: Algorithm) -> Self {
-        Self { threads, algorithm, bf16: false, workspace: Mutex::new(AlignedBuf::empty()) }
+        let [workspace, piece] = [(), ()].map(|()| Mutex::new(AlignedBuf::empty()));
+        Self { threads, algorithm, bf16: false, workspace, piece }
     }
 
     /// With products of bfloat16 in convolutions, where the instruction set has them and they are faster.
@@ -134,13 +138,18 @@ impl SliceKernels {
 
     /// The workspace, of at least `len` floats.
     fn workspace(&self, len: usize) -> Result<MutexGuard<'_, AlignedBuf>, NoRoom> {
-        // Its contents mean nothing between calls, so a call that panicked has broken nothing.
-        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
-        if workspace.len() < len {
-            // The old one goes first: both together may not fit.
-            *workspace = AlignedBuf::empty();
-            *workspace = AlignedBuf::zeroed(len).ok_or(NoRoom { bytes: len.saturating_mul(4) })?;
-        }
-        Ok(workspace)
+        grown(&self.workspace, len)
     }
+}
+
+/// `buffer`, of at least `len` floats.
+fn grown(buffer: &Mutex<AlignedBuf>, len: usize) -> Result<MutexGuard<'_, AlignedBuf>, NoRoom> {
+    // Its contents mean nothing between calls, so a call that panicked has broken nothing.
+    let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
+    if buffer.len() < len {
+        // The old one goes first: both together may not fit.
+        *buffer = AlignedBuf::empty();
+        *buffer = AlignedBuf::zeroed(len).ok_or(NoRoom { bytes: len.saturating_mul(4) })?;
+    }
+    Ok(buffer)
 }

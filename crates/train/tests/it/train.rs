@@ -331,3 +331,40 @@ fn a_sweep_of_rates_leaves_no_trace_and_keeps_ratios() {
         assert!((now.lr / (then.lr * scale) - 1.0).abs() < 1e-9, "{now:?}");
     }
 }
+
+/// A picture of 8 x 8 pixels of one colour, as the simplest kind of file.
+fn bmp([r, g, b]: [u8; 3]) -> Vec<u8> {
+    let mut bytes = b"BM\xf6\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x08\0\0\0\x08\0\0\0\x01\0\x18\0".to_vec();
+    bytes.resize(54, 0);
+    bytes.extend([b, g, r].repeat(64));
+    bytes
+}
+
+#[test]
+fn a_picture_that_is_lost_in_the_run_is_told_of_once_and_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let photos = dir.path().join("photos");
+    for (part, n) in [("train", 8), ("val", 3)] {
+        for (c, class) in tiny::CLASSES.iter().enumerate() {
+            let folder = photos.join(part).join(class);
+            std::fs::create_dir_all(&folder).unwrap();
+            for i in 0..n {
+                let mut colour = [i as u8; 3];
+                colour[c] = 200;
+                std::fs::write(folder.join(format!("{i}.bmp")), bmp(colour)).unwrap();
+            }
+        }
+    }
+    let splits = defrost_data::Splits::open(&photos, &Default::default()).unwrap();
+    let mut job = job(recipe());
+    (job.train, job.val) = (Arc::new(splits.train), Arc::new(splits.val));
+    std::fs::write(photos.join("train/red/3.bmp"), "no picture any more").unwrap();
+    let run = dir.path().join("run");
+    let outcome = fit(&job, &run);
+    assert_eq!(outcome.history.len(), 4);
+    let folder = Folder::open(&run).unwrap();
+    let told = |e: &Event| matches!(e, Event::Warning { message } if message.contains("red/3.bmp"));
+    assert_eq!(folder.events().unwrap().iter().filter(|e| told(e)).count(), 1);
+    let listed = std::fs::read_to_string(folder.skipped_path()).unwrap();
+    assert!(listed.lines().count() == 1 && listed.contains("3.bmp: no image"), "{listed}");
+}
