@@ -95,16 +95,17 @@ fn put(buf: &mut Option<&mut Buf>, c: usize, accumulate: bool, value: f64) {
 
 pub(crate) fn norm_train_grad(call: NormTrainGrad<&Buf, &mut Buf>) {
     let NormTrainGrad { shape, accumulate, mut grad_in, mut grad_weight, mut grad_bias, .. } = call;
-    let count = shape.rows() as f32;
+    let count = shape.rows() as f64;
     for c in 0..shape.c {
         let grad = |i: usize| incoming(call.grad_out, call.out, call.activation, i);
-        let normal = |i: usize| (call.x[i] - call.mean[c]) * call.inv_std[c];
+        // In f64: of few values the gradient is small beside what is subtracted.
+        let normal = |i: usize| f64::from(call.x[i] - call.mean[c]) * f64::from(call.inv_std[c]);
         let total = sum(channel(shape, c).map(grad));
-        let dot = sum(channel(shape, c).map(|i| grad(i) * normal(i)));
+        let dot: f64 = channel(shape, c).map(|i| f64::from(grad(i)) * normal(i)).sum();
         if let Some(grad_in) = &mut grad_in {
             for i in channel(shape, c) {
-                let less = (total as f32 + normal(i) * dot as f32) / count;
-                let value = call.weight[c] * call.inv_std[c] * (grad(i) - less);
+                let less = (total + normal(i) * dot) / count;
+                let value = call.weight[c] * call.inv_std[c] * (f64::from(grad(i)) - less) as f32;
                 grad_in[i] = if accumulate { grad_in[i] + value } else { value };
             }
         }
