@@ -47,6 +47,12 @@ pub enum ExecError {
     /// A training call before [`Session::begin`](crate::Session::begin).
     #[error("no phase has begun: say what trains first")]
     NoPhase,
+    /// [`Session::start`](crate::Session::start) without a batch: none was staged since the last start, phase or failure.
+    #[error("no batch is staged: give the next one before its step is started")]
+    NothingStaged,
+    /// [`Session::finish`](crate::Session::finish) without a step that was started.
+    #[error("no step is started: there is no loss to read")]
+    NothingStarted,
     /// Optimizer state under a name that is no parameter with a known ending.
     #[error("`{name}` is no optimizer state of this network")]
     OptimizerState {

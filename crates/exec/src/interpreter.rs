@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use defrost_graph::{Graph, Instruction, NodeId, Origin, Param, ParamId, ParamStore, Value};
+use defrost_graph::{Graph, Instruction, NodeId, Param, ParamId, ParamStore, Value};
 use defrost_plan::{Options, Plan, Purpose, Update, flops};
 use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout, call};
 
-use crate::buffers::{Store, check, gather, load};
+use crate::batch::Staged;
+use crate::buffers::{Store, gather, load};
 use crate::compiled::{Compiled, Place};
 use crate::optimizer::{Optimizer, read};
 use crate::profile::Profile;
@@ -17,11 +18,11 @@ use crate::stepper::Stepper;
 use crate::{Clip, ExecError, Images, KernelTime, Phase, Rate, Rule, Session, StepOutput, TrainBatch};
 
 /// Which plan: batch size, and what is wanted (`None`: the current phase's training step).
-type Key = (usize, Option<Wanted>);
+pub(crate) type Key = (usize, Option<Wanted>);
 
 /// What an evaluation is for.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
-enum Wanted {
+pub(crate) enum Wanted {
     /// A node's value.
     Node(NodeId),
     /// What all stages put out.
@@ -31,15 +32,15 @@ enum Wanted {
 }
 
 /// An optimizer's step, to be made while gradients are.
-type Stepping<'a> = Option<(Rule, &'a [Rate])>;
+pub(crate) type Stepping<'a> = Option<(Rule, &'a [Rate])>;
 
 /// Chooses a part of a plan.
 type Part<B> = fn(&Compiled<B>) -> (&[Call<Place, Place>], &[Instruction]);
 
 /// A network on the device of `K`: a [`Session`].
 pub struct Interpreter<K: Kernels> {
-    kernels: Arc<K>,
-    graph: Arc<Graph>,
+    pub(crate) kernels: Arc<K>,
+    pub(crate) graph: Arc<Graph>,
     params: Vec<Option<K::Buf>>,
     grads: Vec<Option<K::Buf>>,
     /// The average of the parameters; empty where there is none.
@@ -49,9 +50,12 @@ pub struct Interpreter<K: Kernels> {
     slots: Vec<Option<K::Buf>>,
     slot_lens: Vec<usize>,
     phase: Option<Phase>,
-    plans: HashMap<Key, Compiled<K::Buf>>,
+    pub(crate) plans: HashMap<Key, Compiled<K::Buf>>,
+    /// The batch that is on the device to be run next, and the plan whose loss was not read yet.
+    pub(crate) staged: Option<Staged>,
+    pub(crate) started: Option<Key>,
     /// Counts changes of any weight; `loaded` is the count at the last change from outside.
-    version: u64,
+    pub(crate) version: u64,
     loaded: u64,
     profile: Option<Profile>,
     /// Host copies of frozen parameters that were asked for once, one a parameter: nothing changes them but a load.
@@ -78,6 +82,8 @@ impl<K: Kernels> Interpreter<K> {
             slot_lens: Vec::new(),
             phase: None,
             plans: HashMap::new(),
+            staged: None,
+            started: None,
             version: 0,
             loaded: 0,
             profile: None,
@@ -88,7 +94,7 @@ impl<K: Kernels> Interpreter<K> {
     }
 
     /// Makes sure that the plan for `key` is there, and its folded weights up to date.
-    fn prepare(&mut self, key: Key) -> Result<(), ExecError> {
+    pub(crate) fn prepare(&mut self, key: Key) -> Result<(), ExecError> {
         if !self.plans.contains_key(&key) {
             let plan = self.make(key)?;
             let compiled = self.reserve(plan).map_err(|e| self.no_room(key, e))?;
@@ -181,13 +187,18 @@ impl<K: Kernels> Interpreter<K> {
 
     /// Gives back what plans hold; it is made anew where it is needed.
     fn release(&mut self) {
-        self.plans.clear();
+        self.forget_plans();
         self.slots.clear();
         self.slot_lens.clear();
     }
 
     /// Runs one part of a plan.
-    fn run(&mut self, key: Key, part: Part<K::Buf>, stepping: Stepping<'_>) -> Result<(), ExecError> {
+    pub(crate) fn run(
+        &mut self,
+        key: Key,
+        part: Part<K::Buf>,
+        stepping: Stepping<'_>,
+    ) -> Result<(), ExecError> {
         let compiled = self.plans.get_mut(&key).expect("a plan is prepared before it runs");
         let mut own = std::mem::take(&mut compiled.own);
         let mut store =
@@ -254,7 +265,7 @@ impl<K: Kernels> Interpreter<K> {
     }
 
     /// Makes sure that what trains has gradients of its own, where they were used up as they were made so far.
-    fn keep_gradients(&mut self) -> Result<(), ExecError> {
+    pub(crate) fn keep_gradients(&mut self) -> Result<(), ExecError> {
         let Some(phase) = self.phase.as_ref() else { return Ok(()) };
         for (id, grad) in self.graph.param_ids().zip(&mut self.grads) {
             if phase.marking.params.trains(id) && grad.is_none() {
@@ -265,35 +276,11 @@ impl<K: Kernels> Interpreter<K> {
     }
 
     /// Whether the phase uses gradients up as they are made.
-    fn applies(&self) -> bool {
+    pub(crate) fn applies(&self) -> bool {
         self.phase.as_ref().is_some_and(|p| p.options.apply && !p.options.accumulate)
     }
 
-    /// A training step by the plan of `key`: forward and backward, and the optimizer where it is to step.
-    fn train(
-        &mut self,
-        key: Key,
-        batch: &TrainBatch<'_>,
-        stepping: Stepping<'_>,
-    ) -> Result<StepOutput, ExecError> {
-        self.prepare(key)?;
-        let skip = self.feed(key, batch.images)?;
-        self.upload(key, Origin::Targets, "targets", batch.targets)?;
-        self.upload(key, Origin::TargetWeights, "weights of targets", batch.weights)?;
-        self.upload(key, Origin::Keys, "dropout keys", batch.keys)?;
-        if !skip {
-            self.run(key, |c| (&c.prefix, &c.plan.prefix), None)?;
-        }
-        self.run(key, |c| (&c.suffix, &c.plan.suffix), stepping)?;
-        self.version += 1; // Running statistics may have taken the batch in.
-        let place = self.plans[&key].find(Origin::Stats).expect("a training plan has a loss");
-        let mut stats = [0.0; 2];
-        let kernels = Arc::clone(&self.kernels);
-        kernels.download(Layout::Plain(2), self.buffer_mut(key, place), &mut stats)?;
-        Ok(StepOutput { loss: f64::from(stats[0]), hits: stats[1] as usize })
-    }
-
-    fn buffer_mut(&mut self, key: Key, place: Place) -> &mut K::Buf {
+    pub(crate) fn buffer_mut(&mut self, key: Key, place: Place) -> &mut K::Buf {
         let slot = match place {
             Place::Own(i) => {
                 &mut self.plans.get_mut(&key).expect("a plan is prepared before it is read").own[i]
@@ -303,61 +290,6 @@ impl<K: Kernels> Interpreter<K> {
             Place::Grad(i) => &mut self.grads[i],
         };
         slot.as_mut().expect("buffers are in place between calls")
-    }
-
-    /// Writes the batch's images to where the plan reads them. Returns whether the prefix is to be skipped.
-    fn feed(&mut self, key: Key, images: Images<'_>) -> Result<bool, ExecError> {
-        let n = key.0;
-        let compiled = &self.plans[&key];
-        let (place, layout) = match images {
-            Images::Features(_) => compiled.place(compiled.plan.cut_value),
-            _ => {
-                let shape = self.graph.input_shape().with_batch(n);
-                match compiled.find(Origin::Input) {
-                    Some(place) => (place, Layout::Activation(shape)),
-                    None => return Ok(false),
-                }
-            }
-        };
-        let kernels = Arc::clone(&self.kernels);
-        match images {
-            Images::Pixels(pixels, scale) => {
-                check("pixels", n, layout.len(), pixels.len())?;
-                let Layout::Activation(shape) = layout else { return Ok(false) };
-                if scale.is_image(shape) {
-                    check("pixel scale", n, shape.c, scale.scale.len())?;
-                    let values = scale.apply(shape, pixels);
-                    kernels.upload(layout, &values, self.buffer_mut(key, place))?;
-                    return Ok(false);
-                }
-                check("pixel scale", n, shape.c, scale.scale.len().min(scale.shift.len()))?;
-                kernels.upload_pixels(shape, pixels, scale, self.buffer_mut(key, place))?;
-            }
-            Images::Array(values) | Images::Features(values) => {
-                let what = if matches!(images, Images::Array(_)) { "image values" } else { "features" };
-                check(what, n, layout.len(), values.len())?;
-                kernels.upload(layout, values, self.buffer_mut(key, place))?;
-            }
-        }
-        Ok(matches!(images, Images::Features(_)))
-    }
-
-    /// Writes `values` to the plan's `origin`, if it reads one.
-    fn upload(
-        &mut self,
-        key: Key,
-        origin: Origin,
-        what: &'static str,
-        values: &[f32],
-    ) -> Result<(), ExecError> {
-        let Some(place) = self.plans[&key].find(origin) else { return Ok(()) };
-        let len = match origin {
-            Origin::Keys => 2 * key.0,
-            _ => self.graph.classes() * key.0,
-        };
-        check(what, key.0, len, values.len())?;
-        let kernels = Arc::clone(&self.kernels);
-        Ok(kernels.upload(Layout::Plain(len), values, self.buffer_mut(key, place))?)
     }
 
     /// Runs the network in evaluation mode up to `until`.
@@ -400,7 +332,7 @@ impl<K: Kernels> Session for Interpreter<K> {
     }
 
     fn begin(&mut self, phase: Phase) -> Result<(), ExecError> {
-        self.plans.clear();
+        self.forget_plans();
         for (i, grad) in self.grads.iter_mut().enumerate() {
             let id = self.graph.param_ids().nth(i).expect("one gradient a parameter");
             if !phase.marking.params.trains(id) || (phase.options.apply && !phase.options.accumulate) {
@@ -425,22 +357,38 @@ impl<K: Kernels> Session for Interpreter<K> {
         Ok(&self.plans[&(n, None)].plan)
     }
 
+    fn stage(&mut self, batch: &TrainBatch<'_>) -> Result<(), ExecError> {
+        self.put((batch.n, None), batch)
+    }
+
+    fn start(&mut self, rule: Rule, rates: &[Rate]) -> Result<(), ExecError> {
+        let stepping = self.applies().then_some((rule, rates));
+        self.go(stepping)
+    }
+
+    fn finish(&mut self) -> Result<StepOutput, ExecError> {
+        self.output()
+    }
+
     fn forward_backward(&mut self, batch: &TrainBatch<'_>) -> Result<StepOutput, ExecError> {
-        if self.applies() {
+        let wanted = self.applies().then_some(Wanted::Gradients);
+        if wanted.is_some() {
             self.keep_gradients()?;
-            return self.train((batch.n, Some(Wanted::Gradients)), batch, None);
         }
-        self.train((batch.n, None), batch, None)
+        self.put((batch.n, wanted), batch)?;
+        self.go(None)?;
+        self.output()
     }
 
     fn step(&mut self, batch: &TrainBatch<'_>, rule: Rule, rates: &[Rate]) -> Result<StepOutput, ExecError> {
+        self.stage(batch)?;
+        self.start(rule, rates)?;
+        let output = self.finish()?;
         if !self.applies() {
-            let output = self.forward_backward(batch)?;
             self.reduce()?;
             self.apply(rule, rates)?;
-            return Ok(output);
         }
-        self.train((batch.n, None), batch, Some((rule, rates)))
+        Ok(output)
     }
 
     fn grad_norm(&mut self) -> Result<f64, ExecError> {

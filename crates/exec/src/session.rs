@@ -195,8 +195,9 @@ pub struct KernelTime {
     pub time: Duration,
 }
 
-/// A network on a device. All methods wait until their results are there; a step is three calls:
-/// [`Session::forward_backward`], [`Session::reduce`], [`Session::apply`].
+/// A network on a device. All methods that return results wait until they are there; a step is three calls:
+/// [`Session::forward_backward`], [`Session::reduce`], [`Session::apply`]. The first is three itself where the next batch is
+/// at hand before the loss of this one: [`Session::stage`], [`Session::start`], [`Session::finish`].
 pub trait Session {
     /// The network.
     fn graph(&self) -> &Arc<Graph>;
@@ -212,6 +213,33 @@ pub trait Session {
     /// # Errors
     /// No phase, or one that cannot be planned for `n`.
     fn plan(&mut self, n: usize) -> Result<&Plan, ExecError>;
+
+    /// Copies a batch to the device, for [`Session::start`]. Where a step was started and not finished, the copy is made
+    /// while the device is at it: the batches of a run come to a device that always has work as
+    ///
+    /// ```text
+    /// stage(0); start; stage(1); finish; start; stage(2); finish; …
+    /// ```
+    ///
+    /// What was staged and not started is forgotten.
+    ///
+    /// # Errors
+    /// A batch that does not fit the network; no room; a lost device.
+    fn stage(&mut self, batch: &TrainBatch<'_>) -> Result<(), ExecError>;
+
+    /// Gives the device the passes over the batch that was staged, without waiting for them. Where the phase uses gradients up
+    /// as they are made ([`Options::apply`]), its parameters are stepped by `rule` and `rates` in them; elsewhere
+    /// [`Session::reduce`] and [`Session::apply`] follow once the step is finished.
+    ///
+    /// # Errors
+    /// [`ExecError::NothingStaged`]; no room; a lost device.
+    fn start(&mut self, rule: Rule, rates: &[Rate]) -> Result<(), ExecError>;
+
+    /// Waits for the loss of the step that was started last.
+    ///
+    /// # Errors
+    /// [`ExecError::NothingStarted`]; a lost device.
+    fn finish(&mut self) -> Result<StepOutput, ExecError>;
 
     /// Computes the loss and the gradients of what trains.
     ///

@@ -139,13 +139,14 @@ pub trait Kernels {
     /// [`KernelError::OutOfMemory`].
     fn alloc(&self, layout: Layout) -> Result<Self::Buf, KernelError>;
 
-    /// Writes `host` (row-major, in the layout's host order) into `dst`.
+    /// Writes `host` (row-major, in the layout's host order) into `dst`, after all work given so far: calls that still run read
+    /// what was there before. A backend whose calls return before their work is done does not wait for it here.
     ///
     /// # Errors
     /// [`KernelError::DeviceLost`].
     fn upload(&self, layout: Layout, host: &[f32], dst: &mut Self::Buf) -> Result<(), KernelError>;
 
-    /// Writes pictures (`n, h, w, c` bytes) into an activation of `shape`.
+    /// Writes pictures (`n, h, w, c` bytes) into an activation of `shape`, in the same order.
     ///
     /// # Errors
     /// [`KernelError::DeviceLost`].

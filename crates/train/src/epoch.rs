@@ -2,35 +2,16 @@
 
 use std::time::Instant;
 
-use defrost_data::{Batch, Batches, NO_LABEL, TargetKind};
-use defrost_exec::{Images, TrainBatch};
 use defrost_policy::{Metric, Metrics, Phase, Task};
 
 use crate::cache;
 use crate::checkpoint::Snapshot;
 use crate::evaluate::{cached_outputs, outputs};
+use crate::feed::{Feed, Parts};
 use crate::state::by_name;
-use crate::step::{batches_a_step, clip, dropout_keys, rates, rule, uses_up};
-use crate::targets::{Rows, mix};
+use crate::step::{batches_a_step, clip, rates, rule, uses_up};
 use crate::trainer::{Flow, Trainer};
 use crate::{Epoch, Event, Outputs, Place, Result, Step, Stopped, TrainError, Validating};
-
-/// Where an epoch's batches come from.
-enum Source {
-    /// Images, and the number of the next batch.
-    Pixels(Batches, usize),
-    /// The cache: samples in their order, what is taken of them, and the view.
-    Features { order: Vec<usize>, next: usize, batch: usize, view: usize },
-}
-
-/// A batch on its way to the session.
-struct Part {
-    n: usize,
-    samples: Vec<usize>,
-    pixels: Vec<u8>,
-    features: Vec<f32>,
-    rows: Rows,
-}
 
 impl Trainer<'_> {
     /// What is left of the epoch that the state stands in.
@@ -38,10 +19,10 @@ impl Trainer<'_> {
         let each = batches_a_step(phase, self.job.recipe.batch_size);
         let steps = self.train.batches().div_ceil(each);
         if self.state.at.step < steps {
-            let mut source = self.source(self.state.at.step * each);
+            let mut feed = self.feed(self.state.at.step * each);
             self.session.set_profiling(self.options.profile);
             while self.state.at.step < steps {
-                self.step(phase, &mut source, each, steps)?;
+                self.step(phase, &mut feed, each, steps)?;
                 if self.options.stopped() {
                     self.collect();
                     return Ok(Flow::Stop);
@@ -94,80 +75,37 @@ impl Trainer<'_> {
         Ok(Flow::Go)
     }
 
-    /// The epoch's batches from the one with this number on.
-    fn source(&self, first: usize) -> Source {
-        let epoch = self.state.global_epoch as u64;
-        let Some(cache) = &self.cache else {
-            return Source::Pixels(self.train.epoch_from(epoch, first), first);
-        };
-        let batch = self.job.recipe.batch_size;
-        let mut order = self.train.order(epoch);
-        order.truncate(self.train.batches() * batch);
-        let view = self.state.at.epoch % cache.views.len();
-        Source::Features { order, next: first * batch, batch, view }
-    }
-
-    /// The next batch, its rows of targets not yet divided, with what they are to be divided by.
-    fn next(&self, source: &mut Source) -> Result<Option<(Part, f64)>> {
-        let mut rows = Rows::default();
-        Ok(Some(match source {
-            Source::Pixels(batches, number) => {
-                let Some(mut batch) = batches.next().transpose()? else { return Ok(None) };
-                let key = (self.job.recipe.seed, self.state.global_epoch, *number);
-                *number += 1;
-                let divisor = self.targets.batch(&mut batch, &mix(&self.job.recipe), key, &mut rows)?;
-                let Batch { n, samples, pixels, .. } = batch;
-                (Part { n, samples, pixels, features: Vec::new(), rows }, divisor)
-            }
-            Source::Features { order, next, batch, view } => {
-                if *next >= order.len() {
-                    return Ok(None);
-                }
-                let features = &self.cache.as_ref().expect("a source of features has a cache").views[*view];
-                let samples = &order[*next..(*next + *batch).min(order.len())];
-                *next += *batch;
-                let data = &*self.job.train;
-                let known =
-                    |s: usize| data.kind() != TargetKind::Class || data.samples()[s].label != NO_LABEL;
-                let samples: Vec<_> =
-                    samples.iter().copied().filter(|&s| features.has(s) && known(s)).collect();
-                let divisor = self.targets.samples(data, &samples, &mut rows);
-                let features = features.gather(&samples);
-                (Part { n: samples.len(), samples, pixels: Vec::new(), features, rows }, divisor)
-            }
-        }))
-    }
-
     /// One step of `each` batches.
-    fn step(&mut self, phase: &Phase, source: &mut Source, each: usize, steps: usize) -> Result<()> {
+    fn step(&mut self, phase: &Phase, feed: &mut Feed, each: usize, steps: usize) -> Result<()> {
         let began = Instant::now();
-        let place = self.state.at;
-        let (mut parts, mut divisor) = (Vec::with_capacity(each), 0.0);
-        while parts.len() < each
-            && let Some((part, weight)) = self.next(source)?
-        {
-            divisor += weight;
-            parts.push(part);
+        let (place, pixels) = (self.state.at, &self.job.pixels);
+        let ahead = feed.ahead.take();
+        let staged = ahead.is_some();
+        let Parts { parts, divisor } = ahead.unwrap_or_else(|| self.gather(feed, each))?;
+        if let (false, Some(first)) = (staged, parts.first()) {
+            self.session.stage(&first.batch(pixels))?;
         }
-        let waited = began.elapsed().as_secs_f64();
         let (mut loss, mut hits, mut images) = (0.0, 0, 0);
         let (factor, momentum) = self.factor(phase, place.epoch, place.step, steps);
         let (marking, groups) = phase.step(self.state.controller.step());
         let (rule, rates) = (rule(&phase.optimizer, momentum)?, rates(marking, groups, factor));
-        let uses_up = uses_up(phase, self.job.recipe.batch_size)?;
-        for mut part in parts.into_iter().filter(|p| p.n > 0) {
-            part.rows.divide(divisor);
-            let keys = dropout_keys(self.job.recipe.seed, self.state.global_epoch, &part.samples);
-            let input = match part.features.is_empty() {
-                true => Images::Pixels(&part.pixels, &self.job.pixels),
-                false => Images::Features(&part.features),
-            };
-            let (targets, weights) = (&part.rows.targets, &part.rows.weights);
-            let batch = TrainBatch { n: part.n, images: input, targets, weights, keys: &keys };
-            let out = match uses_up {
-                true => self.session.step(&batch, rule, &rates)?,
-                false => self.session.forward_backward(&batch)?,
-            };
+        // Whether the session steps parameters in the backward pass.
+        let applies = self.options.plan.apply && uses_up(phase, self.job.recipe.batch_size)?;
+        for (i, part) in parts.iter().enumerate() {
+            self.session.start(rule, &rates)?;
+            // What comes next goes to the device while it is at this.
+            match parts.get(i + 1) {
+                Some(next) => self.session.stage(&next.batch(pixels))?,
+                None if place.step + 1 < steps => {
+                    let next = self.gather(feed, each);
+                    if let Some(first) = next.as_ref().ok().and_then(|next| next.parts.first()) {
+                        self.session.stage(&first.batch(pixels))?;
+                    }
+                    feed.ahead = Some(next);
+                }
+                None => {}
+            }
+            let out = self.session.finish()?;
             loss += out.loss;
             hits += out.hits;
             images += part.n;
@@ -176,7 +114,7 @@ impl Trainer<'_> {
             return Err(self.not_finite(phase, "the loss", loss));
         }
         let mut grad_norm = None;
-        if images > 0 && uses_up {
+        if images > 0 && applies {
             self.average(steps)?;
         } else if images > 0 {
             self.session.reduce()?;
@@ -191,7 +129,7 @@ impl Trainer<'_> {
             self.average(steps)?;
         }
 
-        let seconds = began.elapsed().as_secs_f64();
+        let (seconds, waited) = (began.elapsed().as_secs_f64(), std::mem::take(&mut feed.waited));
         if self.options.profile {
             self.profiler.step(images, seconds, waited);
         }

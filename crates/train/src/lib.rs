@@ -41,6 +41,7 @@ mod epoch;
 mod error;
 mod evaluate;
 mod event;
+mod feed;
 mod job;
 mod loss;
 mod lr_find;

@@ -1,7 +1,7 @@
 //! An open device: buffers, uploads, downloads, and what went wrong.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use defrost_tensor::KernelError;
@@ -44,6 +44,8 @@ pub struct Traffic {
     pub up: u64,
     /// Values from the device: losses, norms, weights for a checkpoint.
     pub down: u64,
+    /// Of those to the device, what was given to it while it had work whose end nobody had waited for.
+    pub during_work: u64,
 }
 
 /// What the driver reported since it was last asked.
@@ -70,6 +72,9 @@ pub(crate) struct Gpu {
     pub(crate) memory: Option<u64>,
     up: AtomicU64,
     down: AtomicU64,
+    during_work: AtomicU64,
+    /// Whether work was submitted since the last wait.
+    pub(crate) busy: AtomicBool,
     ledger: Arc<Ledger>,
     faults: Arc<Mutex<Faults>>,
     recorder: Mutex<Recorder>,
@@ -143,6 +148,8 @@ impl Gpu {
             memory,
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
+            during_work: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
             ledger,
             faults,
             recorder,
@@ -160,7 +167,9 @@ impl Gpu {
     }
 
     pub(crate) fn traffic(&self) -> Traffic {
-        Traffic { up: self.up.load(Ordering::Relaxed), down: self.down.load(Ordering::Relaxed) }
+        let [up, down, during_work] =
+            [&self.up, &self.down, &self.during_work].map(|bytes| bytes.load(Ordering::Relaxed));
+        Traffic { up, down, during_work }
     }
 
     /// What the driver reported, as an error.
@@ -225,6 +234,9 @@ impl Gpu {
     pub(crate) fn write(&self, dst: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<(), KernelError> {
         self.recorder().submit(self)?;
         self.up.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if self.busy.load(Ordering::Relaxed) {
+            self.during_work.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
         // The queue keeps a copy until the transfer is done: in parts, so that the copies stay small.
         for (i, part) in bytes.chunks(PART).enumerate() {
             self.queue.write_buffer(dst, offset + (i * PART) as u64, part);
@@ -270,6 +282,7 @@ impl Gpu {
     /// Waits for all that was submitted.
     pub(crate) fn wait(&self) -> Result<(), KernelError> {
         let waited = self.device.poll(PollType::wait_indefinitely());
+        self.busy.store(false, Ordering::Relaxed);
         self.check()?;
         match waited {
             Ok(_) => Ok(()),

@@ -5,6 +5,7 @@
 //! each at its own offset; it is written once a submission.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use defrost_tensor::KernelError;
 use wgpu::{
@@ -198,6 +199,7 @@ impl Recorder {
             profiler.resolve(&mut encoder);
         }
         gpu.queue.submit([encoder.finish()]);
+        gpu.busy.store(true, Ordering::Relaxed);
         (self.dispatches, self.operations) = (0, 0.0);
         gpu.check()?;
         match &mut self.profiler {

@@ -1,5 +1,6 @@
 //! Runs of a tiny network on the CPU.
 
+mod ahead;
 mod boundaries;
 mod formulas;
 mod proceed;
