@@ -100,7 +100,12 @@ pub(crate) fn outer_block(block: &OuterBlock<'_>, own: &mut [f32]) {
     let (own, _) = carve::<u32>(own, outer_pairs(block.rows.len(), block.panels));
     #[cfg(target_arch = "x86_64")]
     {
-        assert!(is_x86_feature_detected!("avx512bf16") && block.accumulate && block.b_first == 0);
+        assert!(
+            is_x86_feature_detected!("avx512bf16")
+                && block.accumulate
+                && block.b_first == 0
+                && block.a_block == 16
+        );
         // SAFETY: the machine has the instructions (asserted; whoever has them has the rest of AVX-512).
         unsafe { x86::outer_block(block, own) }
     }

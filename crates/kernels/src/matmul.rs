@@ -170,6 +170,7 @@ fn outer(threads: &Threads, shape: &Matmul, a: &[f32], b: &[f32], bias: Option<&
                 &OuterBlock {
                     runs: &runs,
                     a_step: m,
+                    a_block: 16,
                     b_step: n,
                     b_first: 0,
                     rows: rows.clone(),

@@ -266,9 +266,12 @@ pub(crate) struct Run {
 }
 
 /// The work of [`outer_block`]: `out[i][j] += Σ_runs Σ_p a[p · a_step + i] · b[p · b_step + j]`.
+#[derive(Clone)]
 pub(crate) struct OuterBlock<'a> {
     pub(crate) runs: &'a [Run],
     pub(crate) a_step: usize,
+    /// Floats between 16 rows of a pixel and the next 16: 16 but where they have been copied apart.
+    pub(crate) a_block: usize,
     pub(crate) b_step: usize,
     /// The column of the result that a run's `b` starts with: a packed panel's first.
     pub(crate) b_first: usize,
@@ -326,14 +329,22 @@ fn outer_tile<V: Vector, const R: usize, const C: usize>(block: &OuterBlock<'_>,
     // Pixels are asked for well before their turn, by the first tiles that read them.
     let ahead = |first: bool, step: usize| if first { AHEAD * step } else { 0 };
     let (a_ahead, b_ahead) = (
-        ahead(p == block.run.start && (i == block.rows.start || i % 16 < R), block.a_step),
-        ahead(i == block.rows.start && block.b_first == 0, block.b_step),
+        ahead(
+            block.a_block == 16 && p == block.run.start && (i == block.rows.start || i % 16 < R),
+            block.a_step,
+        ),
+        ahead(block.a_block == 16 && i == block.rows.start, block.b_step),
     );
+    for r in 0..R {
+        let row = block.out.wrapping_add((i + r) * block.out_step + range.start);
+        (0..C).for_each(|j| prefetch(row.wrapping_add(j * V::LANES)));
+    }
+    let first = i / 16 * block.a_block + i % 16;
     for run in block.runs {
         // SAFETY: the block's maker promises `count` pixels of both operands; the last vector reads only columns
         // that exist.
         unsafe {
-            let (mut a, mut b) = (run.a.add(i), run.b.add(range.start - block.b_first));
+            let (mut a, mut b) = (run.a.wrapping_add(first), run.b.add(range.start - block.b_first));
             for _ in 0..run.count {
                 if a_ahead > 0 {
                     prefetch(a.wrapping_add(a_ahead));

@@ -24,6 +24,18 @@ const CHUNK: usize = 128;
 const WIDEST: usize = 64;
 /// Rows of pixels that are worked off together, at most.
 const MAX_RUNS: usize = 32;
+/// Source channels of a part of the weights that is summed at once, and panels of columns: they and what they are summed
+/// from fit into a second-level cache.
+const ROWS: usize = 256;
+const PANELS: usize = 4;
+/// Source channels that are copied together: a cache line's.
+const A_WIDTH: usize = 16;
+/// Floats of a chunk's pixels for as many channels, and of a panel of their gradients. The odd line keeps them apart in the
+/// caches, whose places repeat every few KiB.
+const A_BLOCK: usize = CHUNK * A_WIDTH + 16;
+const B_PANEL: usize = CHUNK * WIDEST + 16;
+/// Floats of a chunk's copied sources.
+const A_PACKED: usize = ROWS / A_WIDTH * A_BLOCK;
 
 /// How many shards there are: a function of the shape alone.
 fn shards(shape: &ConvShape) -> usize {
@@ -41,15 +53,23 @@ pub(super) fn workspace(threads: &Threads, shape: &ConvShape) -> usize {
     };
     let narrow = Narrow::new(shape);
     let depth = narrow.map_or(shape.desc.in_channels, |narrow| narrow.depth);
-    let own = half_floats(threads.isa(), shape, depth);
+    let own = own_floats(threads.isa(), shape, depth);
     shards + narrow.map_or(0, |narrow| narrow.len()) + threads.count() * own
 }
 
-/// Floats of a thread's rounded operands, each tap of `depth` floats: 0 where products are of f32.
-fn half_floats(isa: Isa, shape: &ConvShape, depth: usize) -> usize {
+/// Whether products are of rounded operands. Pairs are of pixels, so that channels may be odd.
+fn halves(isa: Isa, shape: &ConvShape) -> bool {
+    shape.halves(2) && half::supported(isa)
+}
+
+/// Floats of a thread's copied operands, each tap of `depth` floats.
+fn own_floats(isa: Isa, shape: &ConvShape, depth: usize) -> usize {
     let panels = Panels::new(isa, shape.desc.out_channels);
-    // Pairs are of pixels, so that channels may be odd.
-    if shape.halves(2) && half::supported(isa) { half::outer_len(depth, panels) } else { 0 }
+    if halves(isa, shape) {
+        half::outer_len(depth, panels)
+    } else {
+        crate::lines(A_PACKED + PANELS * B_PANEL)
+    }
 }
 
 pub(super) fn run(
@@ -89,7 +109,7 @@ fn run_sum(
 ) {
     let (groups, depth, panels) = (sum.groups, sum.depth, sum.panels);
     let shards = shards(shape);
-    let own = half_floats(threads.isa(), shape, depth);
+    let own = own_floats(threads.isa(), shape, depth);
     let (own, workspace) = workspace.split_at_mut(threads.count() * own);
     let own = Parts::new(own, own.len() / threads.count());
     if shards > 1 {
@@ -104,7 +124,13 @@ fn run_sum(
             let units = units * shard / shards..units * (shard + 1) / shards;
             let out = PtrMut(out.as_mut_ptr());
             for group in 0..groups {
-                sum.add(units.clone(), group, 0..panels.count(), 0..depth, out, own);
+                for panel in (0..panels.count()).step_by(PANELS) {
+                    let run = panel..(panel + PANELS).min(panels.count());
+                    for row in (0..depth).step_by(ROWS) {
+                        let rows = row..(row + ROWS).min(depth);
+                        sum.add(units.clone(), group, run.clone(), rows, out, own);
+                    }
+                }
             }
         });
         add_shards(threads, partial, part, accumulate, grad_weight);
@@ -114,20 +140,20 @@ fn run_sum(
         threads.for_chunks(grad_weight, 1 << 16, |_, part| part.fill(0.0));
     }
     // A tile is some panels of columns, some source channels and all taps, which read the same pixels: as wide as leaves
-    // enough tiles for many threads, so that the pixels are not read too often.
-    let (mut split, mut wide) = (depth.div_ceil(256).max(1), panels.count().div_ceil(4));
-    while groups * split * wide < 16 {
+    // enough tiles for all threads, so that the pixels are not read too often.
+    let (mut split, mut wide) = (depth.div_ceil(ROWS), panels.count().div_ceil(PANELS));
+    while groups * split * wide < 4 * threads.count() {
         if depth / split > 64 {
             split *= 2;
         } else if wide < panels.count() {
             wide = (2 * wide).min(panels.count());
-        } else if depth / split > 16 {
+        } else if depth / split > A_WIDTH {
             split *= 2;
         } else {
             break;
         }
     }
-    let rows = depth.div_ceil(split).next_multiple_of(8);
+    let rows = depth.div_ceil(split).next_multiple_of(A_WIDTH);
     let out = PtrMut(grad_weight.as_mut_ptr());
     threads.for_each(groups * split * wide, |worker, task| {
         let (row, task) = ((task % split * rows).min(depth), task / split);
@@ -159,6 +185,8 @@ struct Sum<'a> {
     panels: Panels,
     /// Whether the sum is a plain matrix product.
     pointwise: bool,
+    /// Whether products are of rounded operands.
+    halves: bool,
 }
 
 impl<'a> Sum<'a> {
@@ -178,6 +206,7 @@ impl<'a> Sum<'a> {
             depth: desc.in_channels / desc.groups,
             panels: Panels::new(isa, desc.out_channels / desc.groups),
             pointwise: desc.kind() == ConvKind::Pointwise,
+            halves: halves(isa, shape),
         }
     }
 
@@ -186,8 +215,8 @@ impl<'a> Sum<'a> {
         if self.pointwise { self.output.rows() } else { self.output.n * self.output.h }
     }
 
-    /// Adds the products of the pixels in `units` to a part of the weights at `out`, rounded ones where `own` has room for
-    /// them.
+    /// Adds the products of the pixels in `units` to a part of the weights at `out`: at most [`PANELS`] and [`ROWS`], whose
+    /// first is a multiple of [`A_WIDTH`].
     fn add(
         &self,
         units: Range<usize>,
@@ -200,70 +229,112 @@ impl<'a> Sum<'a> {
         let columns = self.output.c / self.groups;
         let chunk = if self.pointwise { CHUNK } else { (CHUNK / self.output.w).clamp(1, MAX_RUNS) };
         let a_step = self.input.c * if self.pointwise { 1 } else { self.stride[1] };
-        let pixels = chunk * if self.pointwise { 1 } else { self.output.w };
-        // Rows that are far apart share few places of the first-level cache: where they are read often, a panel of them
-        // is copied together.
-        let often = self.window[0] * self.window[1] * rows.len() >= 64;
-        let halves = !own.is_empty();
-        let pack = often && self.panels.count() > 1 && pixels <= CHUNK && !halves;
-        let mut packed = [0.0; CHUNK * WIDEST];
-        let panels_at_once = if pack { 1 } else { run.len().max(1) };
+        let a_unit = if self.pointwise { 1 } else { self.output.w };
+        let taps = self.window[0] * self.window[1];
+        // Pixels that are far apart share few places of the first-level cache: where they are read often, those of a chunk
+        // are copied together.
+        let pack = !self.halves && taps * rows.len() >= 64 && columns > 16 && chunk * a_unit <= CHUNK;
+        let (packed_a, packed_b) = own.split_at_mut(if pack { A_PACKED } else { 0 });
         for first in units.clone().step_by(chunk) {
             let units = first..(first + chunk).min(units.end);
-            let pixel = first * if self.pointwise { 1 } else { self.output.w };
+            let (pixel, pixels) = (first * a_unit, units.len() * a_unit);
             let grad = &self.grad_out[pixel * self.output.c + group * columns..];
-            for panel in run.clone().step_by(panels_at_once) {
-                let range = self.panels.range(panel);
-                let (b, b_step, b_first) = if pack {
+            if pack {
+                for (panel, to) in run.clone().zip(packed_b.chunks_exact_mut(B_PANEL)) {
+                    let range = self.panels.range(panel);
                     let live = range.start..range.end.min(columns);
-                    let count = units.len() * pixels / chunk;
-                    pack_pixels(self.isa, &grad[live.start..], self.output.c, live.len(), count, &mut packed);
-                    (&packed[..], live.len().next_multiple_of(16), range.start)
-                } else {
-                    (grad, self.output.c, 0)
+                    pack_pixels(self.isa, &grad[live.start..], self.output.c, live.len(), pixels, 0, to);
+                }
+            }
+            for tap in 0..taps {
+                let mut found = [Stretch { a: std::ptr::null(), pixel: 0, count: 0 }; MAX_RUNS];
+                let count = self.stretches(units.clone(), group, tap, a_step, &mut found);
+                let found = &mut found[..count];
+                if found.is_empty() {
+                    continue;
+                }
+                if pack {
+                    self.pack_sources(found, a_step, rows.clone(), packed_a);
+                }
+                // SAFETY: the tap's rows and the group's columns lie in the weights.
+                let out = unsafe { out.get().add(tap * self.depth * self.output.c + group * columns) };
+                let whole = OuterBlock {
+                    runs: &[],
+                    a_step: if pack { A_WIDTH } else { a_step },
+                    a_block: if pack { A_BLOCK } else { A_WIDTH },
+                    b_step: self.output.c,
+                    b_first: 0,
+                    rows: rows.clone(),
+                    panels: self.panels,
+                    run: run.clone(),
+                    out,
+                    out_step: self.output.c,
+                    accumulate: true,
                 };
-                for tap in 0..self.window[0] * self.window[1] {
-                    let mut runs = [Run { a: std::ptr::null(), b: std::ptr::null(), count: 0 }; MAX_RUNS];
-                    let count = self.runs(units.clone(), group, tap, a_step, (b, b_step), &mut runs);
-                    if count == 0 {
-                        continue;
+                let mut runs = [Run { a: std::ptr::null(), b: std::ptr::null(), count: 0 }; MAX_RUNS];
+                let mut runs = |b: &[f32], step: usize| {
+                    for (run, s) in runs.iter_mut().zip(&*found) {
+                        *run = Run { a: s.a, b: b[s.pixel * step..].as_ptr(), count: s.count };
                     }
-                    // SAFETY: the tap's rows and the group's columns lie in the weights.
-                    let out = unsafe { out.get().add(tap * self.depth * self.output.c + group * columns) };
-                    let work = OuterBlock {
-                        runs: &runs[..count],
-                        a_step,
-                        b_step,
-                        b_first,
-                        rows: rows.clone(),
-                        panels: self.panels,
-                        run: panel..panel + panels_at_once,
-                        out,
-                        out_step: self.output.c,
-                        accumulate: true,
-                    };
-                    if halves { half::outer_block(&work, own) } else { outer_block(self.isa, &work) }
+                    runs
+                };
+                if !pack {
+                    let work = OuterBlock { runs: &runs(grad, self.output.c)[..count], ..whole };
+                    if self.halves {
+                        half::outer_block(&work, packed_b)
+                    } else {
+                        outer_block(self.isa, &work)
+                    }
+                    continue;
+                }
+                for (panel, b) in run.clone().zip(packed_b.chunks_exact(B_PANEL)) {
+                    let range = self.panels.range(panel);
+                    let b_step = (range.end.min(columns) - range.start).next_multiple_of(16);
+                    let runs = &runs(b, b_step)[..count];
+                    let run = panel..panel + 1;
+                    outer_block(
+                        self.isa,
+                        &OuterBlock { runs, b_step, b_first: range.start, run, ..whole.clone() },
+                    );
                 }
             }
         }
     }
 
-    /// The stretches of pixels in `units` whose source for `tap` is no padding; how many there are. The gradients of the
-    /// first pixel of `units` are where `b` starts, those of the next `b_step` further.
-    fn runs(
+    /// Copies `rows` of the stretches' pixels together, [`A_WIDTH`] rows of all pixels after another, and lets the
+    /// stretches start there.
+    fn pack_sources(&self, found: &mut [Stretch], a_step: usize, rows: Range<usize>, to: &mut [f32]) {
+        let mut pixel = 0;
+        for stretch in found {
+            // SAFETY: the stretch's pixels lie in the source, `a_step` apart, with as many channels.
+            let from = unsafe {
+                std::slice::from_raw_parts(
+                    stretch.a.add(rows.start),
+                    (stretch.count - 1) * a_step + rows.len(),
+                )
+            };
+            let to = &mut to[pixel * A_WIDTH..];
+            pack_pixels(self.isa, from, a_step, rows.len(), stretch.count, A_BLOCK, to);
+            // The block's rows are counted from the convolution's first.
+            stretch.a = to.as_ptr().wrapping_sub(rows.start / A_WIDTH * A_BLOCK);
+            pixel += stretch.count;
+        }
+    }
+
+    /// The stretches of pixels in `units` whose source for `tap` is no padding; how many there are.
+    fn stretches(
         &self,
         units: Range<usize>,
         group: usize,
         tap: usize,
         a_step: usize,
-        (b, b_step): (&[f32], usize),
-        runs: &mut [Run],
+        found: &mut [Stretch],
     ) -> usize {
         let Self { input, output, stride, .. } = self;
         let a0 = group * self.depth;
         if self.pointwise {
             let a = self.x[units.start * input.c + a0..].as_ptr();
-            runs[0] = Run { a, b: b.as_ptr(), count: units.len() };
+            found[0] = Stretch { a, pixel: 0, count: units.len() };
             return 1;
         }
         let dy = self.first[0] + (tap / self.window[1] * self.dilation[0]) as isize;
@@ -281,37 +352,61 @@ impl<'a> Sum<'a> {
                 continue;
             }
             let a = self.x[((n * input.h + iy) * input.w + ix) * input.c + a0..].as_ptr();
-            let b = b[((unit - units.start) * output.w + columns.start) * b_step..].as_ptr();
+            let pixel = (unit - units.start) * output.w + columns.start;
             // Whole rows follow one another without a gap: one long stretch.
-            if let Some(last) = count.checked_sub(1).map(|i| &mut runs[i])
+            if let Some(last) = count.checked_sub(1).map(|i| &mut found[i])
                 && last.a.wrapping_add(last.count * a_step) == a
-                && last.b.wrapping_add(last.count * b_step) == b
+                && last.pixel + last.count == pixel
             {
                 last.count += columns.len();
                 continue;
             }
-            runs[count] = Run { a, b, count: columns.len() };
+            found[count] = Stretch { a, pixel, count: columns.len() };
             count += 1;
         }
         count
     }
 }
 
+/// Pixels whose sources for a tap lie one step apart.
+#[derive(Clone, Copy)]
+struct Stretch {
+    /// The first one's source.
+    a: *const f32,
+    /// The first one's place among the pixels of a chunk.
+    pixel: usize,
+    count: usize,
+}
+
 dispatch!(
-    fn pack_pixels(from: &[f32], step: usize, live: usize, count: usize, to: &mut [f32]) = pack_pixels_body
+    fn pack_pixels(from: &[f32], step: usize, live: usize, count: usize, block: usize, to: &mut [f32])
+        = pack_pixels_body
 );
 
-/// Copies `live` columns of `count` pixels that lie `step` apart, each padded to whole cache lines.
+/// Copies `live` columns of `count` pixels that lie `step` apart: each padded to whole cache lines, or, where `block` is not 0,
+/// [`A_WIDTH`] columns of all pixels together, the next ones `block` floats further.
 #[inline(always)]
-fn pack_pixels_body<V: Vector>(from: &[f32], step: usize, live: usize, count: usize, to: &mut [f32]) {
-    let width = live.next_multiple_of(16);
-    assert!(from.len() >= (count - 1) * step + live && to.len() >= count * width);
+fn pack_pixels_body<V: Vector>(
+    from: &[f32],
+    step: usize,
+    live: usize,
+    count: usize,
+    block: usize,
+    to: &mut [f32],
+) {
+    // How far apart two pixels lie, and two times as many columns as a line holds.
+    let (width, lines) = if block > 0 { (A_WIDTH, block) } else { (live.next_multiple_of(16), 16) };
+    assert!(from.len() >= (count - 1) * step + live);
+    assert!(to.len() >= (count - 1) * width + (live - 1) / 16 * lines + 16);
     let (mut from, mut to) = (from.as_ptr(), to.as_mut_ptr());
     for _ in 0..count {
         for j in (0..live).step_by(V::LANES) {
             prefetch(from.wrapping_add(16 * step + j));
-            // SAFETY: `live` columns of each pixel can be read, and a padded row be written (asserted).
-            unsafe { load::<V>(from.add(j), V::LANES.min(live - j)).store(to.add(j)) }
+            // SAFETY: `live` columns of each pixel can be read, and whole lines of them be written (asserted).
+            unsafe {
+                let to = to.add(j / 16 * lines + j % 16);
+                load::<V>(from.add(j), V::LANES.min(live - j)).store(to);
+            }
         }
         (from, to) = (from.wrapping_add(step), to.wrapping_add(width));
     }
