@@ -202,6 +202,18 @@ pub(crate) fn prefetch(ptr: *const f32) {
     let _ = ptr;
 }
 
+/// As [`prefetch`], for a line that will be written.
+#[inline(always)]
+pub(crate) fn prefetch_to_write(ptr: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 takes the instruction, if only for nothing, and it changes nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(ptr.cast())
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = ptr;
+}
+
 /// # Safety
 /// `lanes` floats can be read.
 #[inline(always)]

@@ -7,7 +7,7 @@ use super::transform::{self, Grid, Store};
 use super::{COLS, Class, Plane};
 use crate::conv::{Epilogue, bounds};
 use crate::scratch::{carve, floats_for};
-use crate::simd::{Vector, dispatch, fence, load, prefetch, store, streams};
+use crate::simd::{Vector, dispatch, fence, load, prefetch, prefetch_to_write, store, streams};
 use crate::threads::{Parts, PtrMut};
 use crate::tile::Finish;
 use crate::{Isa, Threads, lines};
@@ -376,8 +376,14 @@ fn transform_targets_body<V: Vector>(
     let step = cut.product_point();
     let products = products[..class.area() * step].as_ptr();
     let (low, high) = (V::splat(finish.bounds.0), V::splat(finish.bounds.1));
-    let first = tiles.start;
+    let (first, end) = (tiles.start, tiles.end);
     for t in tiles {
+        if !finish.stream {
+            class.ahead(t, end, shape, |at| {
+                let to = job.out.get().wrapping_add(at + panel * width).cast_const();
+                (0..COLS).for_each(|j| prefetch_to_write(to.wrapping_add(j * V::LANES)));
+            });
+        }
         let [n, y, x] = class.place(t);
         let [h, w] = [class.m[0].min(shape.h - y), class.m[1].min(shape.w - x)];
         for j in 0..COLS {

@@ -23,7 +23,7 @@ use std::ops::Range;
 use defrost_tensor::Shape4;
 
 use crate::Isa;
-use crate::simd::{Vector, dispatch, load};
+use crate::simd::{Vector, dispatch, load, prefetch};
 pub(super) use gather::{run, workspace};
 pub(super) use weight::{run as run_weight, workspace as weight_workspace};
 
@@ -57,6 +57,22 @@ impl Class {
     /// Tiles of an image.
     fn tiles(&self) -> usize {
         self.count[0] * self.count[1]
+    }
+
+    /// Calls `line` with the first channel of each target of the tile that comes [`AHEAD`] tiles after `t`, if it comes
+    /// before `end`. Those beyond an edge are some other targets or none at all: addresses may be asked for, not read.
+    #[inline(always)]
+    fn ahead(&self, t: usize, end: usize, shape: Shape4, mut line: impl FnMut(usize)) {
+        /// Tiles that take as long to transform as a line takes to come from memory.
+        const AHEAD: usize = 2;
+        if t + AHEAD < end {
+            let [n, y, x] = self.place(t + AHEAD);
+            for i in 0..self.m[0] {
+                for j in 0..self.m[1] {
+                    line((((n * shape.h + y + i) * shape.w) + x + j) * shape.c);
+                }
+            }
+        }
     }
 
     /// The image and the first target of tile `t`.
@@ -205,8 +221,14 @@ fn sources<V: Vector>(
     let points = class.points();
     let out = &mut out[..class.area() * point];
     assert!(tiles.len() <= step && chunks.len() * step * V::LANES <= point && source.len() == shape.len());
-    let (first, out) = (tiles.start, out.as_mut_ptr());
+    let (first, end, out) = (tiles.start, tiles.end, out.as_mut_ptr());
     for t in tiles {
+        // Where targets lie, sources do, but for the padding; what else a tile reads, earlier ones have read.
+        class.ahead(t, end, shape, |at| {
+            for chunk in chunks.clone() {
+                prefetch(source.as_ptr().wrapping_add(at + chunk * V::LANES));
+            }
+        });
         let [n, y, x] = class.place(t);
         let (y, x) = (y.wrapping_sub(pad[0]), x.wrapping_sub(pad[1]));
         let inside = y < shape.h && y + points[0] <= shape.h && x < shape.w && x + points[1] <= shape.w;

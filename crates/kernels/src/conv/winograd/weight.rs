@@ -7,7 +7,7 @@ use super::transform::{self, Grid, Load, Store};
 use super::{COLS, Class, Plane};
 use crate::reduce::add_shards;
 use crate::scratch::{carve, floats_for};
-use crate::simd::{Vector, dispatch, load, store};
+use crate::simd::{Vector, dispatch, load, prefetch, store};
 use crate::threads::{Parts, PtrMut};
 use crate::{Isa, Threads, lines};
 
@@ -228,8 +228,13 @@ fn transform_gradients_body<V: Vector>(job: &Job<'_>, class: &Class, tiles: Rang
     let (shape, width, points) = (plane.target, COLS * V::LANES, class.points());
     let step = cut.target_point();
     let out = out[..class.area() * step].as_mut_ptr();
-    let first = tiles.start;
+    let (first, end) = (tiles.start, tiles.end);
     for t in tiles {
+        class.ahead(t, end, shape, |at| {
+            for c in (0..shape.c).step_by(V::LANES) {
+                prefetch(grad.as_ptr().wrapping_add(at + c));
+            }
+        });
         let [n, y, x] = class.place(t);
         let [h, w] = [class.m[0].min(shape.h - y), class.m[1].min(shape.w - x)];
         for c in (0..cut.panels * width).step_by(V::LANES) {
