@@ -223,7 +223,7 @@ impl Model {
         for layer in self.report.iter().flat_map(LoadReport::layers) {
             text += &format!("{:<16}{}  {}\n", layer.outcome.words(), layer.layer, layer.tensors.join(" "));
         }
-        Ok(defrost_weights::atomic::write_bytes(folder.join("weights.txt"), text.as_bytes())?)
+        Ok(defrost_weights::atomic::write_bytes_unflushed(folder.join("weights.txt"), text.as_bytes())?)
     }
 
     /// [`Model::spec`] as JSON, as a checkpoint carries it.

@@ -145,7 +145,7 @@ pub(crate) fn remember(folder: &Path, place: Place<'_>) -> Result<(), Error> {
     if let Some(images) = place.images {
         json["images"] = serde_json::json!(absolute(images));
     }
-    Ok(defrost_weights::atomic::write_bytes(folder.join(DATA), json.to_string().as_bytes())?)
+    Ok(defrost_weights::atomic::write_bytes_unflushed(folder.join(DATA), json.to_string().as_bytes())?)
 }
 
 /// Where the pictures of the run in `folder` are, or were: a folder or a table.

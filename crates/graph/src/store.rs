@@ -22,7 +22,9 @@ pub struct ParamStore {
 impl ParamStore {
     /// Fresh values by each parameter's [`Init`], keyed by (`seed`, name): adding a layer changes no other's start.
     pub fn init(graph: &Graph, seed: u64) -> Self {
-        let params = graph.params();
+        // Large ones first, so that no thread is left with one at the end.
+        let mut params: Vec<_> = graph.params().iter().collect();
+        params.sort_by_key(|p| std::cmp::Reverse(p.len()));
         let (next, made) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(params.len())));
         let work = || {
             while let Some(param) = params.get(next.fetch_add(1, Ordering::Relaxed)) {

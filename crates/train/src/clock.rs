@@ -99,6 +99,11 @@ impl Clock {
         self.before + self.began.elapsed().as_secs_f64()
     }
 
+    /// Whether a phase caches features before its first step.
+    pub(crate) fn fills(&self, phase: usize) -> bool {
+        self.costs.get(phase).is_some_and(|cost| cost.fill > 0.0)
+    }
+
     pub(crate) fn phase_begins(&mut self) {
         (self.step, self.validation) = (None, None);
     }

@@ -33,13 +33,18 @@ impl Trainer<'_> {
             }
             self.collect();
         }
+        // What is said of this epoch does not depend on how far the next one has come.
+        let unreadable = self.train.failures();
+        if !self.job.val.is_empty() {
+            self.begin_next_early(phase);
+        }
         let began = Instant::now();
         let outputs = if self.job.val.is_empty() { None } else { self.measure()? };
         if outputs.is_none() && !self.job.val.is_empty() {
             return Ok(Flow::Stop);
         }
         let val_seconds = began.elapsed().as_secs_f64();
-        self.tell_unreadable([self.train.failures(), self.val.failures()].concat())?;
+        self.tell_unreadable([unreadable, self.val.failures()].concat())?;
         let (loss, wanted) = (&self.job.recipe.loss, self.wanted(phase));
         let mut metrics = outputs.as_ref().map(|o| o.metrics(loss, &wanted)).unwrap_or_default();
         let (place, sums) = (self.state.at, self.state.sums);

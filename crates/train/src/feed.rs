@@ -59,14 +59,16 @@ impl Part {
 
 impl Trainer<'_> {
     /// The epoch's batches from the one with this number on.
-    pub(crate) fn feed(&self, first: usize) -> Feed {
+    pub(crate) fn feed(&mut self, first: usize) -> Feed {
         Feed { source: self.source(first), ahead: None, waited: 0.0 }
     }
 
-    fn source(&self, first: usize) -> Source {
+    fn source(&mut self, first: usize) -> Source {
         let epoch = self.state.global_epoch as u64;
+        let early = self.early.take();
         let Some(cache) = &self.cache else {
-            return Source::Pixels(self.train.epoch_from(epoch, first), first);
+            let early = early.and_then(|early| early.take(epoch, first));
+            return Source::Pixels(early.unwrap_or_else(|| self.train.epoch_from(epoch, first)), first);
         };
         let batch = self.job.recipe.batch_size;
         let mut order = self.train.order(epoch);

@@ -37,6 +37,7 @@ mod between;
 mod cache;
 mod checkpoint;
 mod clock;
+mod early;
 mod epoch;
 mod error;
 mod evaluate;

@@ -131,7 +131,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// A new run in `path`, which is made where it does not exist; `recipe` is the resolved recipe's text.
+    /// A new run in `path`, which is made where it does not exist; `recipe` is the resolved recipe's text. Its files are on
+    /// the disk for certain once its start is saved, beside its first steps.
     ///
     /// # Errors
     /// [`TrainError::Locked`], [`TrainError::Occupied`], [`TrainError::Io`].
@@ -144,10 +145,10 @@ impl Run {
             return Err(TrainError::Occupied { path: folder.path });
         }
         let names = serde_json::to_vec_pretty(classes).expect("names are always JSON");
-        atomic::write_bytes(folder.path.join(CLASSES), &names)?;
+        atomic::write_bytes_unflushed(folder.path.join(CLASSES), &names)?;
         let metrics = metrics(&folder)?;
         // Last, because a folder with a recipe is a run.
-        atomic::write_bytes(folder.recipe_path(), recipe.as_bytes())?;
+        atomic::write_bytes_unflushed(folder.recipe_path(), recipe.as_bytes())?;
         Ok(Self { folder, metrics, _lock: lock })
     }
 
@@ -189,7 +190,7 @@ impl Run {
             return Ok(());
         }
         let lines: String = skipped.iter().map(|s| format!("{s}\n")).collect();
-        Ok(atomic::write_bytes(self.folder.skipped_path(), lines.as_bytes())?)
+        Ok(atomic::write_bytes_unflushed(self.folder.skipped_path(), lines.as_bytes())?)
     }
 
     /// Adds images that turned out not to be readable to the list of those that are not used.
@@ -238,8 +239,13 @@ impl Run {
 
     /// The length of `metrics.jsonl` in bytes, once all of it is on the disk.
     pub(crate) fn metrics_len(&mut self) -> Result<u64> {
+        self.metrics.sync_data().map_err(io("write to", &self.folder.metrics_path()))?;
+        self.written_metrics_len()
+    }
+
+    /// The length of `metrics.jsonl` in bytes, of which not all may be on the disk yet.
+    pub(crate) fn written_metrics_len(&self) -> Result<u64> {
         let path = self.folder.metrics_path();
-        self.metrics.sync_data().map_err(io("write to", &path))?;
         Ok(self.metrics.metadata().map_err(io("look at", &path))?.len())
     }
 

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use defrost_graph::ParamStore;
+use defrost_weights::atomic;
 
 use crate::between::epoch_name;
 use crate::checkpoint::Snapshot;
@@ -94,9 +95,13 @@ impl Trainer<'_> {
             self.refuse_broken(phase, &snapshot)?;
         }
         self.state.seconds = self.clock.seconds();
-        self.state.metrics_len = self.run.metrics_len()?;
+        self.state.metrics_len = self.run.written_metrics_len()?;
         let (folder, state) = (self.run.folder().clone(), self.state.clone());
-        self.unsaved.start = Background::start(move || folder.write_resume(&snapshot, &state));
+        self.unsaved.start = Background::start(move || {
+            // What a new run has written so far was not waited for.
+            atomic::flush_folder(folder.path())?;
+            folder.write_resume(&snapshot, &state)
+        });
         self.saved = Instant::now();
         Ok(())
     }

@@ -15,6 +15,7 @@ use defrost_policy::{Balance, Metric};
 use crate::cache::Cache;
 use crate::checkpoint::Snapshot;
 use crate::clock::{Clock, costs};
+use crate::early::Early;
 use crate::proceed::compare_by;
 use crate::profile::Profiler;
 use crate::retention::Retention;
@@ -88,6 +89,7 @@ pub(crate) enum Flow {
 }
 
 pub(crate) struct Trainer<'a> {
+    pub(crate) engine: &'a dyn Engine,
     pub(crate) job: &'a Job,
     pub(crate) run: &'a mut Run,
     pub(crate) options: Options<'a>,
@@ -99,6 +101,8 @@ pub(crate) struct Trainer<'a> {
     pub(crate) train: Loader,
     /// In order, transformed for evaluation.
     pub(crate) val: Loader,
+    /// The first batches of the next epoch.
+    pub(crate) early: Option<Early>,
     pub(crate) cache: Option<Cache>,
     pub(crate) retention: Option<Retention>,
     /// Whether the session infers from features; known after the first try.
@@ -113,7 +117,7 @@ pub(crate) struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     pub(crate) fn new(
-        engine: &dyn Engine,
+        engine: &'a dyn Engine,
         job: &'a Job,
         run: &'a mut Run,
         options: Options<'a>,
@@ -124,27 +128,30 @@ impl<'a> Trainer<'a> {
         let host = engine.room() == Room::Host;
         let plan = options.plan.applying(options.plan.apply || host);
         let options = Options { plan, ..options };
-        let mut session = engine.open(Arc::clone(&job.graph), &snapshot.params)?;
-        session.set_optimizer(&snapshot.optimizer)?;
-        session.set_average(snapshot.ema.as_ref())?;
         let recipe = &job.recipe;
         let sampling = sampling(job)?;
         let drop_last = recipe.data.drop_last && job.train.len() >= recipe.batch_size;
         let shuffled = LoaderOptions { sampling, drop_last, ..loader_options(job, &options) };
         let clock = Clock::new(costs(job, options.plan, &options.feature_cache)?, state.seconds);
-        let retention = Retention::new(engine, job, &options)?;
+        let train = Loader::new(Arc::clone(&job.train), recipe.augment.train.clone(), shuffled.clone())?;
+        let early = Early::at(job, &clock, &train, &state);
+        let mut session = engine.open(Arc::clone(&job.graph), &snapshot.params)?;
+        session.set_optimizer(&snapshot.optimizer)?;
+        session.set_average(snapshot.ema.as_ref())?;
         let mut trainer = Self {
-            train: Loader::new(Arc::clone(&job.train), recipe.augment.train.clone(), shuffled.clone())?,
+            train,
             val: Loader::new(Arc::clone(&job.val), job.eval.clone(), in_order(job, &options))?,
             targets: Targets::new(recipe, &job.train)?,
             device: engine.device(),
+            retention: Retention::new(engine, job, &options)?,
+            engine,
             job,
             run,
             options,
             session,
             state,
+            early,
             cache: None,
-            retention,
             infers_from_features: true,
             clock,
             profiler: Profiler::default(),
@@ -184,6 +191,7 @@ impl<'a> Trainer<'a> {
             self.emit(Event::Warning { message })?;
             let options = LoaderOptions { drop_last: true, ..options };
             let pipeline = self.job.recipe.augment.train.clone();
+            self.early = None;
             self.train = Loader::new(Arc::clone(&self.job.train), pipeline, options)?;
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// either case the old file is as it was and the temporary file is gone.
 pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let path = path.as_ref();
-    replace(path, |file| file, fill).map_err(|e| e.at(path))
+    replace(path, Flush::Now, |file| file, fill).map_err(|e| e.at(path))
 }
 
 /// Replaces the file at `path` by `bytes`.
@@ -28,9 +28,60 @@ pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     write(path, |w| w.write_all(bytes))
 }
 
+/// [`write_bytes`] without waiting for the disk, which may have much else to write: readers find the old file or the new one,
+/// a power failure before [`flush_folder`] may leave neither.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_bytes_unflushed(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    replace(path, Flush::Later, |file| file, |w| w.write_all(bytes)).map_err(|e| e.at(path))
+}
+
+/// Waits until all files that lie in the folder `path` itself are on the disk.
+///
+/// # Errors
+/// [`Error::NoSpace`], [`Error::Io`] inside [`Error::File`].
+pub fn flush_folder(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let io = |action| move |source| Error::Io { action, source };
+    let entries = fs::read_dir(path).map_err(io("list the folder")).map_err(|e| e.at(path))?;
+    for file in entries.flatten().map(|entry| entry.path()).filter(|file| file.is_file()) {
+        // Windows flushes what is open for writing.
+        let opened = File::options().read(true).write(cfg!(windows)).open(&file);
+        let opened = opened.map_err(io("open the file to flush it"));
+        let length = fs::metadata(&file).map_or(0, |m| m.len());
+        let flushed =
+            opened.and_then(|f| f.sync_all().map_err(full_or("flush the file to the disk", length)));
+        flushed.map_err(|e| e.at(&file))?;
+    }
+    flush_entries(path);
+    Ok(())
+}
+
+/// Flushes the names of a folder's files. Not every file system can do that; the files themselves are safe either way.
+fn flush_entries(folder: &Path) {
+    #[cfg(unix)]
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+}
+
+/// When a new file has to be on the disk.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Flush {
+    /// Before it takes the old one's place.
+    Now,
+    /// When somebody asks for it.
+    Later,
+}
+
 /// [`write()`], with the file seen through `wrap` so that a test can make it fail.
 fn replace<'f, W: Write>(
     path: &Path,
+    flush: Flush,
     wrap: impl FnOnce(File) -> W + 'f,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
@@ -59,13 +110,13 @@ fn replace<'f, W: Write>(
         return Err(Error::NoSpace { needed: sink.written });
     }
     filled.map_err(io("write the file"))?;
-    handle.sync_all().map_err(full_or("flush the file to the disk", sink.written))?;
+    if flush == Flush::Now {
+        handle.sync_all().map_err(full_or("flush the file to the disk", sink.written))?;
+    }
     drop((sink, handle));
     temporary.persist(&target).map_err(|e| io("put the new file in place")(e.error))?;
-    // Not every file system can flush a folder; the file itself is safe on the disk either way.
-    #[cfg(unix)]
-    if let Ok(dir) = File::open(&folder) {
-        let _ = dir.sync_all();
+    if flush == Flush::Now {
+        flush_entries(&folder);
     }
     Ok(())
 }
@@ -151,13 +202,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_flushed_later_is_whole_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        write_bytes_unflushed(&path, b"one").unwrap();
+        write_bytes_unflushed(&path, b"two").unwrap();
+        fs::create_dir(dir.path().join("below")).unwrap();
+        flush_folder(dir.path()).unwrap();
+        assert_eq!((fs::read(&path).unwrap(), entries(dir.path())), (b"two".to_vec(), 2));
+        let error = flush_folder(dir.path().join("nowhere")).unwrap_err().to_string();
+        assert!(error.contains("nowhere"), "{error}");
+    }
+
+    #[test]
     fn a_full_disk_keeps_the_old_file_and_says_what_was_needed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("w.safetensors");
         write_bytes(&path, b"old").unwrap();
         let small = |file| SmallDisk { file, left: 1000 };
         let error =
-            replace(&path, small, |w| (0..50).try_for_each(|_| w.write_all(&[7; 100_000]))).unwrap_err();
+            replace(&path, Flush::Now, small, |w| (0..50).try_for_each(|_| w.write_all(&[7; 100_000])))
+                .unwrap_err();
         assert!(matches!(error, Error::NoSpace { needed: 5_000_000 }), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(entries(dir.path()), 1, "the temporary file must be gone");

@@ -21,7 +21,7 @@ use std::time::Instant;
 use defrost_augment::Pipeline;
 use defrost_data::{Dataset, Loader, LoaderOptions, Sampling};
 use defrost_exec::{Engine, Images, Session};
-use defrost_graph::{Graph, Marking, NodeId, ParamStore, Statistics};
+use defrost_graph::{Graph, ParamStore};
 use defrost_policy::{Loss, Metric};
 use defrost_tensor::PixelScale;
 
@@ -58,13 +58,45 @@ pub struct SourceTask {
 
 /// What a trainer keeps to measure by. Made anew from the job by a resumed run, to the same bits.
 pub(crate) struct Retention {
-    images: usize,
-    pixels: Vec<u8>,
-    /// Stage by stage, at the start; empty where no stage will ever move.
-    start: Vec<Option<Gram>>,
+    /// Of the images that features are compared on.
+    loader: Loader,
+    /// What the network put out for them at the start: made when it is first asked for, which is after an epoch, and
+    /// never where no feature moves.
+    start: Option<Beginning>,
     known: Option<Known>,
     source: Option<Source>,
 }
+
+/// Images, and what the network put out for them at the start of the run.
+struct Beginning {
+    images: usize,
+    pixels: Vec<u8>,
+    /// Stage by stage.
+    stages: Vec<Option<Gram>>,
+}
+
+impl Beginning {
+    fn of(job: &Job, engine: &dyn Engine, loader: &Loader) -> Result<Self> {
+        let (mut images, mut pixels) = (0, Vec::new());
+        for batch in loader.epoch(0) {
+            let batch = batch?;
+            images += batch.n;
+            pixels.extend(batch.pixels);
+        }
+        let mut all = Vec::new();
+        if images > 1 {
+            // In a session of its own: what is folded, and so the last bit, is not left to the phase that happens to run.
+            let mut session = engine.open(Arc::clone(&job.graph), &job.params)?;
+            let together = TOGETHER.min(job.recipe.batch_size);
+            all = stages(&mut *session, images, Images::Pixels(&pixels, &job.pixels), together)?;
+        }
+        let stages = all.iter().map(|features| Gram::of(features, images)).collect();
+        Ok(Self { images, pixels, stages })
+    }
+}
+
+/// Images that go through the network together, at most: a batch for training takes more memory.
+const TOGETHER: usize = 16;
 
 /// What the current phase cannot change.
 struct Known {
@@ -98,30 +130,14 @@ impl Retention {
             cache_bytes: 0,
             ..LoaderOptions::eval()
         };
-        let (mut images, mut pixels) = (0, Vec::new());
-        if n > 0 {
-            let loader =
-                Loader::new(Arc::new(from.subset(&chosen)), job.eval.clone(), loader_options.clone())?;
-            for batch in loader.epoch(0) {
-                let batch = batch?;
-                images += batch.n;
-                pixels.extend(batch.pixels);
-            }
-        }
-        let mut start = Vec::new();
-        if images > 1 && body_moves(job) {
-            // In a session of its own: what is folded, and so the last bit, is not left to the phase that happens to run.
-            let mut session = engine.open(Arc::clone(&job.graph), &job.params)?;
-            let stages = session.stages(images, Images::Pixels(&pixels, &job.pixels))?;
-            start = stages.iter().map(|features| Gram::of(features, images)).collect();
-        }
+        let loader = Loader::new(Arc::new(from.subset(&chosen)), job.eval.clone(), loader_options.clone())?;
         let source = |task: &SourceTask| -> Result<Source> {
             let session = engine.open(Arc::clone(&task.graph), &task.params)?;
             let options = LoaderOptions { cache_bytes: options.image_cache, ..loader_options.clone() };
             Ok(Source { session, loader: Loader::new(Arc::clone(&task.data), task.eval.clone(), options)? })
         };
         let source = job.source.as_ref().map(source).transpose()?;
-        Ok(Some(Self { images, pixels, start, known: None, source }))
+        Ok(Some(Self { loader, start: None, known: None, source }))
     }
 
     /// What trains has changed, or weights were loaded.
@@ -171,7 +187,7 @@ impl Trainer<'_> {
         // A stop waits: without this nothing later has anything to be compared with.
         let source_accuracy = retention.on_source(self.job, &self.job.params, &mut |_| true)?;
         let source_images = self.job.source.as_ref().map_or(0, |s| s.data.len());
-        let images = retention.images;
+        let images = retention.loader.dataset().len();
         self.retention = Some(retention);
         let seconds = began.elapsed().as_secs_f64();
         self.emit(Event::Retention(RetentionStart { images, source_images, source_accuracy, seconds }))
@@ -193,7 +209,9 @@ impl Trainer<'_> {
         self.session.swap_average();
         let measured = self.session.params();
         let similarity = match &measured {
-            Ok(params) if retention.images > 1 => Some(self.similarity(retention, params, !averaged)),
+            Ok(params) if retention.loader.dataset().len() > 1 => {
+                Some(self.similarity(retention, params, !averaged))
+            }
             _ => None,
         };
         self.session.swap_average();
@@ -234,42 +252,66 @@ impl Trainer<'_> {
         if moved >= body {
             return Ok(vec![Some(1.0); body]);
         }
-        let n = retention.images;
-        let pixels = Images::Pixels(&retention.pixels, &job.pixels);
+        let Retention { loader, start, known, .. } = retention;
+        let begun = match start.take() {
+            Some(begun) => begun,
+            None => Beginning::of(job, self.engine, loader)?,
+        };
+        let Beginning { images: n, pixels, stages: start } = start.insert(begun);
+        let (n, together) = (*n, TOGETHER.min(job.recipe.batch_size));
+        let pixels = Images::Pixels(pixels, &job.pixels);
         let compare = |stages: Vec<Vec<f32>>| -> Vec<Option<f64>> {
             let one = |(i, (now, then)): (usize, (&Vec<f32>, &Option<Gram>))| match then {
                 _ if i < moved => Some(1.0),
                 Some(then) if !now.is_empty() => Some(Gram::of(now, n)?.cka(then)),
                 _ => None,
             };
-            stages.iter().zip(&retention.start).enumerate().map(one).collect()
+            stages.iter().zip(&*start).enumerate().map(one).collect()
         };
         let cut = self.session.plan(job.recipe.batch_size.min(job.train.len()))?.cut;
         if !trained || cut == Graph::INPUT {
-            return Ok(compare(self.session.stages(n, pixels)?));
+            return Ok(compare(stages(&mut *self.session, n, pixels, together)?));
         }
-        if retention.known.is_none() {
-            let similarity = compare(self.session.stages(n, pixels)?);
-            let features = self.session.features(n, pixels)?;
-            retention.known = Some(Known { features, similarity });
-        }
-        let Some(known) = &retention.known else { return Ok(Vec::new()) };
-        let behind = compare(self.session.stages(n, Images::Features(&known.features))?);
+        let made = match known.take() {
+            Some(known) => known,
+            None => {
+                let similarity = compare(stages(&mut *self.session, n, pixels, together)?);
+                let features = parts(n, pixels, together).map(|(n, images)| self.session.features(n, images));
+                let features = features.collect::<std::result::Result<Vec<_>, _>>()?.concat();
+                Known { features, similarity }
+            }
+        };
+        let known = known.insert(made);
+        let behind = compare(stages(&mut *self.session, n, Images::Features(&known.features), together)?);
         Ok(behind.into_iter().zip(&known.similarity).map(|(now, before)| now.or(*before)).collect())
     }
 }
 
-/// Whether any phase changes anything before the head.
-fn body_moves(job: &Job) -> bool {
-    let graph = &*job.graph;
-    let moves = |marking: &Marking| {
-        let body = |id: &NodeId| !graph.stages()[graph.blocks()[graph.node(*id).block].stage].head;
-        graph.node_ids().skip(1).filter(body).any(|id| {
-            let trains = graph.node(id).op.params().iter().any(|&p| marking.params.trains(p));
-            trains || marking.statistics(id) != Statistics::Running
-        })
-    };
-    job.phases.iter().any(|phase| (0..phase.steps()).any(|step| moves(phase.step(step).0)))
+/// [`Session::stages`] of `n` images, so many of them at a time.
+fn stages(session: &mut dyn Session, n: usize, images: Images<'_>, together: usize) -> Result<Vec<Vec<f32>>> {
+    let mut all: Vec<Vec<f32>> = Vec::new();
+    for (n, images) in parts(n, images, together) {
+        let part = session.stages(n, images)?;
+        all.resize(part.len(), Vec::new());
+        all.iter_mut().zip(part).for_each(|(all, part)| all.extend(part));
+    }
+    Ok(all)
+}
+
+/// `n` images, so many of them at a time.
+fn parts(n: usize, images: Images<'_>, together: usize) -> impl Iterator<Item = (usize, Images<'_>)> {
+    (0..n).step_by(together.max(1)).map(move |first| {
+        let last = n.min(first + together);
+        let part = match images {
+            Images::Pixels(all, scale) => {
+                Images::Pixels(&all[all.len() / n * first..all.len() / n * last], scale)
+            }
+            Images::Array(all) => Images::Array(&all[all.len() / n * first..all.len() / n * last]),
+            Images::Features(all) => Images::Features(&all[all.len() / n * first..all.len() / n * last]),
+            other => other,
+        };
+        (last - first, part)
+    })
 }
 
 /// `‖w - w₀‖ / ‖w₀‖` of each stage's parameters; `None` for a stage without any, or one that began at 0 and did not stay.
