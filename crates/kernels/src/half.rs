@@ -123,8 +123,11 @@ mod x86 {
     use std::ops::Range;
 
     use super::PAIRS;
-    use crate::simd::{F32x16, fence};
+    use crate::simd::{F32x16, fence, prefetch};
     use crate::tile::{DEPTH_BLOCK, OuterBlock, RowBlock, store_tile};
+
+    /// Pixels between the one that is rounded and the one that is asked for.
+    const AHEAD: usize = 16;
 
     /// Some of the terms of a sum: taps, and some channels of them.
     struct Terms {
@@ -271,12 +274,21 @@ mod x86 {
     /// What the masks say can be read.
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")]
     unsafe fn side_by_side(even: *const f32, mask: u16, odd: *const f32, odd_mask: u16) -> __m512i {
+        /// 0, 16, 1, 17, …
+        const TURNS: [u16; 32] = {
+            let mut turns = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                turns[i] = (i / 2 + i % 2 * 16) as u16;
+                i += 1;
+            }
+            turns
+        };
         // SAFETY: the caller's; two vectors of as many bits.
         unsafe {
-            let even: __m256i = transmute(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, even)));
-            let odd: __m256i = transmute(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(odd_mask, odd)));
-            let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
-            _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd)
+            let (even, odd) = (_mm512_maskz_loadu_ps(mask, even), _mm512_maskz_loadu_ps(odd_mask, odd));
+            let both: __m512i = transmute(_mm512_cvtne2ps_pbh(odd, even));
+            _mm512_permutexvar_epi16(_mm512_loadu_si512(TURNS.as_ptr().cast()), both)
         }
     }
 
@@ -295,6 +307,8 @@ mod x86 {
         for i in (0..rows).step_by(16) {
             let live = mask(rows - i);
             let even = from.wrapping_add(block.rows.start + i);
+            prefetch(even.wrapping_add(AHEAD * block.a_step));
+            prefetch(even.wrapping_add((AHEAD + 1) * block.a_step));
             // SAFETY: the caller's.
             unsafe {
                 let pair = side_by_side(even, live, even.wrapping_add(block.a_step), live * u16::from(both));
@@ -317,6 +331,8 @@ mod x86 {
             for j in (0..range.len()).step_by(16) {
                 let live = mask(block.panels.columns() - range.start - j);
                 let even = from.wrapping_add(range.start + j);
+                prefetch(even.wrapping_add(AHEAD * block.b_step));
+                prefetch(even.wrapping_add((AHEAD + 1) * block.b_step));
                 // SAFETY: the caller's.
                 unsafe {
                     let odd = even.wrapping_add(block.b_step);
@@ -367,6 +383,11 @@ mod x86 {
         i: usize,
     ) {
         let last = mask(block.panels.columns() - range.start - 16 * (C - 1));
+        for r in 0..R {
+            let row =
+                block.out.wrapping_add((block.rows.start + i + r).wrapping_mul(block.out_step) + range.start);
+            (0..C).for_each(|j| prefetch(row.wrapping_add(16 * j)));
+        }
         // SAFETY: eight rows and `C` vectors of columns of each pair; those that exist lie in the result.
         unsafe {
             let mut acc = [[_mm512_setzero_ps(); C]; R];

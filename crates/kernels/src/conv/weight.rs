@@ -57,9 +57,11 @@ pub(super) fn workspace(threads: &Threads, shape: &ConvShape) -> usize {
     shards + narrow.map_or(0, |narrow| narrow.len()) + threads.count() * own
 }
 
-/// Whether products are of rounded operands. Pairs are of pixels, so that channels may be odd.
+/// Whether products are of rounded operands. Pairs are of pixels, so that channels may be odd; they are rounded for each tap
+/// anew, which only many channels are worth.
 fn halves(isa: Isa, shape: &ConvShape) -> bool {
-    shape.halves(2) && half::supported(isa)
+    let taps = shape.desc.kernel[0] * shape.desc.kernel[1];
+    shape.halves(2) && half::supported(isa) && (taps == 1 || shape.desc.in_channels >= 256)
 }
 
 /// Floats of a thread's copied operands, each tap of `depth` floats.
