@@ -124,10 +124,12 @@ mod x86 {
 
     use super::PAIRS;
     use crate::simd::{F32x16, fence, prefetch};
-    use crate::tile::{DEPTH_BLOCK, OuterBlock, RowBlock, store_tile};
+    use crate::tile::{DEPTH_BLOCK, OuterBlock, RowBlock, ask, store_tile};
 
     /// Pixels between the one that is rounded and the one that is asked for.
     const AHEAD: usize = 16;
+    /// The same for rows of sources.
+    const ROWS_AHEAD: usize = 6;
 
     /// Some of the terms of a sum: taps, and some channels of them.
     struct Terms {
@@ -187,8 +189,11 @@ mod x86 {
                 // SAFETY: a source has `shift + depth` floats, and a row of `own` all taps' terms.
                 unsafe {
                     let from = block.sources[tap * block.stride + r].add(block.shift + terms.from);
+                    let next = block.sources[tap * block.stride + (r + ROWS_AHEAD).min(rows - 1)];
+                    let next = next.wrapping_add(block.shift + terms.from);
                     let to = own.add(r * len + t * terms.depth);
                     for k in (0..terms.depth).step_by(16) {
+                        prefetch(next.wrapping_add(k));
                         let live = (terms.depth - k).min(16);
                         let mask = ((1u32 << live) - 1) as u16;
                         let rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from.add(k)));
@@ -216,6 +221,7 @@ mod x86 {
         let len = terms.taps.len() * terms.depth;
         let panel = panel[..len / 2 * range.len()].as_ptr();
         for r in (0..block.targets.len()).step_by(R) {
+            ask::<F32x16, R, C>(block, (terms.first, terms.last), &range, r + R);
             // SAFETY: `own` has rows up to a multiple of all tiles' heights, the panel a row of `C` vectors a pair.
             unsafe {
                 let a: [*const i32; R] = std::array::from_fn(|i| own.as_ptr().add((r + i) * len).cast());

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use crate::pack::Panels;
-use crate::simd::{Vector, dispatch, fence, prefetch};
+use crate::simd::{Vector, dispatch, fence, prefetch, prefetch_to_write};
 
 /// Blocks of rows are padded to a multiple of this: the least common multiple of all tiles' heights.
 pub(crate) const ROW_ALIGN: usize = 24;
@@ -114,14 +114,8 @@ fn row_tiles<V: Vector, const R: usize, const C: usize>(block: &RowBlock<'_>, te
     let range = block.panels.range(p);
     let packed_row = terms.taps.start * block.depth + terms.from;
     let panel = &block.weight[block.taps * block.depth * range.start + packed_row * range.len()..];
-    // Rows of few sources end before the hardware has seen where they go.
-    let residual = if terms.last { block.finish.residual } else { std::ptr::null() };
     for r in (0..block.targets.len()).step_by(R) {
-        if !residual.is_null() {
-            for &row in block.targets.iter().skip(r + R).take(R) {
-                (0..C).for_each(|j| prefetch(residual.wrapping_add(row + range.start + j * V::LANES)));
-            }
-        }
+        ask::<V, R, C>(block, (terms.first, terms.last), &range, r + R);
         let mut acc = [[V::splat(0.0); C]; R];
         let mut b = panel.as_ptr();
         for tap in terms.taps.clone() {
@@ -149,6 +143,32 @@ fn row_tiles<V: Vector, const R: usize, const C: usize>(block: &RowBlock<'_>, te
         }
         // SAFETY: the rows and the panel are the block's.
         unsafe { store_tile(block, (terms.first, terms.last), &range, r, &acc) }
+    }
+}
+
+/// Asks for what [`store_tile`] will read for the tile whose first row is `r`: rows of few sources end before the hardware has
+/// seen where they go.
+#[inline(always)]
+pub(crate) fn ask<V: Vector, const R: usize, const C: usize>(
+    block: &RowBlock<'_>,
+    (first, last): (bool, bool),
+    range: &Range<usize>,
+    r: usize,
+) {
+    let residual = if last { block.finish.residual } else { std::ptr::null() };
+    let added = block.accumulate && first;
+    if !added && residual.is_null() {
+        return;
+    }
+    for &row in block.targets.iter().skip(r).take(R) {
+        for at in (0..C).map(|j| row + range.start + j * V::LANES) {
+            if added {
+                prefetch_to_write(block.out.wrapping_add(at));
+            }
+            if !residual.is_null() {
+                prefetch(residual.wrapping_add(at));
+            }
+        }
     }
 }
 
