@@ -15,8 +15,10 @@ use crate::{Isa, Threads, lines};
 /// Floats of a task's transformed sources where all transformed weights stay at hand: half of a second-level cache's
 /// worth, beside the weights.
 const NEAR: usize = 1 << 16;
-/// Tiles of a task, at most, where weights are transformed as they are needed: each is used that often.
+/// Tiles of a task, at most, where weights are transformed as they are needed, each used that often; and floats of their
+/// transformed sources: a core's part of a third-level cache, since every panel reads them anew.
 const FAR: usize = 160;
+const FAR_FLOATS: usize = 3 << 19;
 /// Source channels whose transformed weights are at hand together.
 const DEPTH: usize = 128;
 /// Transformed weights with at most this many floats are made once, for all tasks.
@@ -59,7 +61,7 @@ impl Cut {
             let tiles = (NEAR / (area * chunks * lanes)).max(14);
             (most.div_ceil(tiles).next_multiple_of(threads.count().min(8)).min(most), 1)
         } else {
-            let blocks = most.div_ceil(FAR);
+            let blocks = most.div_ceil(FAR.min(FAR_FLOATS / (area * chunks * lanes)).max(14));
             // As many tasks as keep all threads busy to the end.
             let even = |splits: &usize| {
                 (blocks * splits).is_multiple_of(threads.count()) || blocks * splits >= 6 * threads.count()

@@ -120,8 +120,8 @@ impl Tiling {
 
     /// Products a pair of channels, and as many more as transforming the weights of a class takes time.
     fn cost(&self) -> usize {
-        /// What a tile's worth of products a transformed weight costs.
-        const TRANSFORM: usize = 6;
+        /// As many tiles' products as transforming a weight takes the time of (12 to 25 where it was measured).
+        const TRANSFORM: usize = 16;
         self.classes().iter().map(|c| c.area() * (self.n * c.tiles() + TRANSFORM)).sum()
     }
 
