@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use defrost::policy::{Recipe, Task};
-use defrost::train::{
-    Aspect, Done, Ending, Event, FeatureCache, Folder, Options, Outcome, phases_done, rule,
-};
+use defrost::train::{Aspect, Done, Ending, Event, Folder, Options, Outcome, phases_done, rule};
 use defrost::zoo::{self, LoadReport};
 use defrost::{FineTune, Prepared, Start};
 
@@ -20,23 +18,26 @@ use crate::{Usage, args};
 /// Where and how much of what a frozen part of the network gives may be kept.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Cache {
-    /// Megabytes of features of a frozen part that may be kept in memory
-    #[arg(long, value_name = "MB", default_value_t = 1024)]
-    cache_memory: u64,
+    /// Megabytes of features of a frozen part that may be kept in memory [default: the recipe's, 1024]
+    #[arg(long, value_name = "MB")]
+    cache_memory: Option<u64>,
     /// Megabytes that may be kept in a file where memory is not enough; beyond them the frozen part runs in every step
-    #[arg(long, value_name = "MB", default_value_t = 16384)]
-    cache_file: u64,
-    /// The folder of that file, which is gone with the run [default: the run's folder]
+    /// [default: the recipe's, 16384]
+    #[arg(long, value_name = "MB")]
+    cache_file: Option<u64>,
+    /// The folder of that file, which is gone with the run [default: the recipe's, the run's folder]
     #[arg(long, value_name = "FOLDER")]
     cache_folder: Option<PathBuf>,
 }
 
 impl Cache {
-    fn limits(&self) -> FeatureCache {
-        FeatureCache {
-            memory: self.cache_memory << 20,
-            file: self.cache_file << 20,
-            folder: self.cache_folder.clone(),
+    /// What is asked for here, in place of what the recipe says.
+    fn asked(&self, recipe: &mut Recipe) {
+        let data = &mut recipe.data;
+        data.cache_memory = self.cache_memory.unwrap_or(data.cache_memory);
+        data.cache_file = self.cache_file.unwrap_or(data.cache_file);
+        if let Some(folder) = &self.cache_folder {
+            data.cache_folder = Some(folder.display().to_string());
         }
     }
 }
@@ -70,7 +71,6 @@ pub(crate) fn run(args: &args::Train) -> anyhow::Result<ExitCode> {
         accept: args.accept.iter().map(|name| aspect(name)).collect::<Result<_, _>>()?,
         on_event: Box::new(|event| show.event(event)),
         profile: args.profile,
-        feature_cache: args.cache.limits(),
         ..Options::default()
     };
     let outcome = prepared.train(start, options)?;
@@ -83,6 +83,7 @@ fn fresh(args: &args::Train) -> anyhow::Result<FineTune> {
     let mut recipe = args.recipe.resolve()?;
     recipe.data.strict |= args.strict;
     retain(args, &mut recipe);
+    args.cache.asked(&mut recipe);
     save(args, &mut recipe);
     let folder = args.run.clone().unwrap_or_else(|| new_folder(&data, &recipe));
     let mut fine_tune = FineTune::on(data);
@@ -128,6 +129,7 @@ fn resumed(args: &args::Train, run: &Path) -> anyhow::Result<(FineTune, Start)> 
         }
     };
     retain(args, &mut recipe);
+    args.cache.asked(&mut recipe);
     // The folder of a table goes with the table.
     let mut fine_tune = FineTune::on(data);
     fine_tune.images =

@@ -120,6 +120,14 @@ impl Recipe {
             "true",
             "only the numbers of a regression have a mean and a spread",
         )?;
+        for (key, megabytes) in
+            [("data.cache_memory", data.cache_memory), ("data.cache_file", data.cache_file)]
+        {
+            let most = "it is in megabytes, of which there are at most 1000000000";
+            rule(megabytes <= 1_000_000_000, key, megabytes, most)?;
+        }
+        let named = data.cache_folder.as_ref().is_none_or(|folder| !folder.is_empty());
+        rule(named, "data.cache_folder", "\"\"", "leave it out for the run's own folder")?;
         if let Some(resize) = &data.resize {
             rule(factor(resize.crop), "data.resize.crop", resize.crop, FACTOR)?;
         }

@@ -193,6 +193,27 @@ impl Recipe {
         self
     }
 
+    /// With so many cached views of each image for what does not train; 0 for new ones each epoch.
+    #[must_use]
+    pub fn views(mut self, views: usize) -> Self {
+        self.data.views = views;
+        self
+    }
+
+    /// With up to so many megabytes of cached features in memory, and where that is not enough in a file.
+    #[must_use]
+    pub fn cache(mut self, memory: u64, file: u64) -> Self {
+        (self.data.cache_memory, self.data.cache_file) = (memory, file);
+        self
+    }
+
+    /// With the file of cached features in this folder.
+    #[must_use]
+    pub fn cache_folder(mut self, folder: impl Into<String>) -> Self {
+        self.data.cache_folder = Some(folder.into());
+        self
+    }
+
     /// Predicting these columns of a CSV data set.
     #[must_use]
     pub fn targets<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
@@ -244,12 +265,19 @@ pub struct Data {
     /// Augmented views of an image that a frozen prefix of the network is computed and cached for; epochs take turns over
     /// them. 0: no cache, every epoch has its own view.
     pub views: usize,
+    /// Megabytes (2²⁰ bytes) of what is cached that may be kept in memory.
+    pub cache_memory: u64,
+    /// Megabytes that may be kept in a file where that is not enough; a phase that needs more runs uncached.
+    pub cache_file: u64,
+    /// The folder of that file, which is gone with the run; left out: the run's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_folder: Option<String>,
     /// Pixels above which an image is taken for a decompression bomb and skipped.
     pub max_pixels: u64,
 }
 
 impl Default for Data {
-    /// 224 pixels, a fifth for validation, incomplete batches trained on, one cached view, 178,956,970 pixels (Pillow's
+    /// 224 pixels, a fifth for validation, incomplete batches trained on, one cached view, 1 GB of the cache in memory and 16 GB in a file, 178,956,970 pixels (Pillow's
     /// limit for an error).
     fn default() -> Self {
         Self {
@@ -265,6 +293,9 @@ impl Default for Data {
             drop_last: false,
             resize: None,
             views: 1,
+            cache_memory: 1 << 10,
+            cache_file: 16 << 10,
+            cache_folder: None,
             max_pixels: 178_956_970,
         }
     }

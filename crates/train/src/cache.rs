@@ -10,7 +10,7 @@ use defrost_tensor::PixelScale;
 
 use crate::state::hash;
 use crate::store::{Storage, Values, Writer};
-use crate::{FeatureCache, Job, Result};
+use crate::{Job, Result};
 
 /// Features of one view of a data set, found by sample.
 #[derive(Debug, Default)]
@@ -132,14 +132,14 @@ pub(crate) struct Cached {
 
 impl Cached {
     /// Whether a phase of `job` is cached, and why; `None` for one that is not.
-    pub(crate) fn of(job: &Job, plan: &Plan, limits: &FeatureCache) -> (Option<Self>, String) {
-        match Self::decide(job, plan, limits) {
+    pub(crate) fn of(job: &Job, plan: &Plan) -> (Option<Self>, String) {
+        match Self::decide(job, plan) {
             Ok((cached, why)) => (Some(cached), why),
             Err(why) => (None, why),
         }
     }
 
-    fn decide(job: &Job, plan: &Plan, limits: &FeatureCache) -> Result<(Self, String), String> {
+    fn decide(job: &Job, plan: &Plan) -> Result<(Self, String), String> {
         let (graph, recipe) = (&*job.graph, &job.recipe);
         if plan.cut == Graph::INPUT {
             return Err("everything trains from the first layer on".into());
@@ -157,12 +157,13 @@ impl Cached {
         let random = recipe.augment.train.is_random();
         let views = if random { recipe.data.views } else { 1 };
         let bytes = ((views * job.train.len() + job.val.len()) * len * 4) as u64;
-        let in_file = bytes > limits.memory;
-        if in_file && bytes > limits.file {
-            let [need, memory, file] = [bytes, limits.memory, limits.file].map(|b| b as f64 / 1e6);
+        let (memory, file) = (recipe.data.cache_memory, recipe.data.cache_file);
+        let in_file = bytes > memory << 20;
+        if in_file && bytes > file << 20 {
+            let need = bytes.div_ceil(1 << 20);
             return Err(format!(
-                "{need:.0} MB of features are more than the {memory:.0} MB allowed in memory and the {file:.0} MB allowed \
-                 in a file"
+                "{need} MB of features are more than the {memory} MB allowed in memory and the {file} MB allowed in a file \
+                 (`data.cache_memory`, `data.cache_file`)"
             ));
         }
         let what = match (random, views) {

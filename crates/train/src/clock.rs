@@ -7,7 +7,7 @@ use defrost_plan::Purpose;
 use defrost_policy::Phase;
 
 use crate::cache::Cached;
-use crate::{FeatureCache, Job, Result, TrainError, device_loss};
+use crate::{Job, Result, TrainError, device_loss};
 
 /// What a phase costs, in floating-point operations: known before the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -40,7 +40,7 @@ impl Cost {
 ///
 /// # Errors
 /// A phase that cannot be planned.
-pub fn costs(job: &Job, options: Options, feature_cache: &FeatureCache) -> Result<Vec<Cost>> {
+pub fn costs(job: &Job, options: Options) -> Result<Vec<Cost>> {
     let infer = 2.0 * job.graph.macs() as f64;
     let loss = device_loss(&job.recipe.loss)?;
     let cost = |phase: &Phase| {
@@ -50,7 +50,7 @@ pub fn costs(job: &Job, options: Options, feature_cache: &FeatureCache) -> Resul
         let (forward, backward) = plan.flops();
         let whole = (forward + backward) as f64;
         let prefix: f64 = plan.prefix.iter().map(|i| defrost_plan::flops(&i.call) as f64).sum();
-        let views = Cached::of(job, &plan, feature_cache).0.map_or(0, |c| c.views);
+        let views = Cached::of(job, &plan).0.map_or(0, |c| c.views);
         let images = job.train.len() as f64;
         let (n, suffix) = (batch as f64, (infer - prefix / batch as f64).max(0.0));
         let steps = job.train.len().div_ceil(batch);

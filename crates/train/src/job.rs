@@ -1,6 +1,5 @@
 //! What a run is given, and what it gives back.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -65,8 +64,6 @@ pub struct Options<'a> {
     pub loader_threads: Option<usize>,
     /// Bytes of decoded images that are kept from epoch to epoch.
     pub image_cache: u64,
-    /// Where what a frozen prefix gives may be kept, and how much of it. A phase that needs more runs uncached.
-    pub feature_cache: FeatureCache,
     /// How often everything is saved within an epoch; `None`: at its end only.
     pub save_every: Option<Duration>,
     /// An epoch that ends sooner than this after everything was last saved is not saved by itself.
@@ -83,7 +80,7 @@ pub struct Options<'a> {
 }
 
 impl Default for Options<'_> {
-    /// No stop, no callback, 256 MB of images, features as [`FeatureCache::default`], saving every five minutes and not
+    /// No stop, no callback, 256 MB of images, saving every five minutes and not
     /// more often than every two seconds.
     fn default() -> Self {
         Self {
@@ -91,7 +88,6 @@ impl Default for Options<'_> {
             on_event: Box::new(|_| ()),
             loader_threads: None,
             image_cache: 256 << 20,
-            feature_cache: FeatureCache::default(),
             save_every: Some(Duration::from_secs(300)),
             save_pause: Duration::from_secs(2),
             accept: Vec::new(),
@@ -114,24 +110,6 @@ impl std::fmt::Debug for Options<'_> {
             .field("accept", &self.accept)
             .field("plan", &self.plan)
             .finish_non_exhaustive()
-    }
-}
-
-/// How much of what a frozen prefix gives may be kept: in memory, and where that is too little, in a file.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct FeatureCache {
-    /// Bytes in memory.
-    pub memory: u64,
-    /// Bytes in a file that is mapped into memory; 0 for no file.
-    pub file: u64,
-    /// The folder of the file, which has no name in it and is gone with the run; `None`: the run's own.
-    pub folder: Option<PathBuf>,
-}
-
-impl Default for FeatureCache {
-    /// 1 GB in memory, 16 GB in a file in the run's folder.
-    fn default() -> Self {
-        Self { memory: 1 << 30, file: 16 << 30, folder: None }
     }
 }
 

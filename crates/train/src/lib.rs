@@ -73,7 +73,7 @@ pub use event::{
     Caching, Decision, Done, Epoch, Event, GroupRate, LrFind, LrSuggestion, PhaseStart, Place,
     RetentionStart, StageState, Start, Step, Stopped, Thaw, Validating,
 };
-pub use job::{Ending, FeatureCache, Job, Options, Outcome};
+pub use job::{Ending, Job, Options, Outcome};
 pub use loss::{sigmoid, softmax};
 pub use lr_find::lr_find;
 pub use outputs::{Outputs, Truth};

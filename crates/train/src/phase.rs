@@ -128,7 +128,7 @@ impl Trainer<'_> {
         let batch = self.job.recipe.batch_size.min(self.job.train.len());
         let plan = self.session.plan(batch)?.clone();
         let marking = phase.step(self.state.controller.step()).0;
-        let (cached, cache_reason) = Cached::of(self.job, &plan, &self.options.feature_cache);
+        let (cached, cache_reason) = Cached::of(self.job, &plan);
         let (forward, backward) = plan.flops();
         let prefix: u64 = plan.prefix.iter().map(|i| defrost_plan::flops(&i.call)).sum();
         let index = self.state.at.phase;
@@ -171,9 +171,10 @@ impl Trainer<'_> {
         let images = views * job.train.len() + job.val.len();
         let mut done = 0;
         let storage = match in_file {
-            true => {
-                Storage::File(self.options.feature_cache.folder.clone().unwrap_or(self.run.path().to_owned()))
-            }
+            true => Storage::File(match &job.recipe.data.cache_folder {
+                Some(folder) => folder.into(),
+                None => self.run.path().to_owned(),
+            }),
             false => Storage::Memory,
         };
         let (on_event, stop) = (&mut self.options.on_event, self.options.stop);
@@ -227,7 +228,7 @@ impl Trainer<'_> {
             stages: stages(&self.job.graph, &plan, marking),
             groups: self.group_rates(phase, self.state.lr_scale.unwrap_or(1.0)),
         }))?;
-        let (cached, _) = Cached::of(self.job, &plan, &self.options.feature_cache);
+        let (cached, _) = Cached::of(self.job, &plan);
         // A stop while the cache is made is noticed before the next step.
         self.fill(&plan, cached).map(|_| ())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use defrost_graph::Graph;
-use defrost_policy::Controller;
+use defrost_policy::{Controller, Data};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -167,7 +167,7 @@ pub struct Fingerprint {
     pub train: String,
     /// The validation part's hash.
     pub val: String,
-    /// A hash over the recipe, its name and description left out, and `recompute` and `retention`.
+    /// A hash over the recipe, its name and description left out, and `recompute`, `retention` and where features are cached.
     pub recipe: String,
     /// How pixels become the network's input.
     pub preprocess: String,
@@ -179,6 +179,9 @@ impl Fingerprint {
         (recipe.name, recipe.about) = (String::new(), String::new());
         // These change no bit of what is trained.
         (recipe.recompute, recipe.retention) = Default::default();
+        let cache = Data::default();
+        (recipe.data.cache_memory, recipe.data.cache_file) = (cache.cache_memory, cache.cache_file);
+        recipe.data.cache_folder = None;
         Self {
             model: job.graph.name().to_owned(),
             params: params(&job.graph),

@@ -132,7 +132,7 @@ impl<'a> Trainer<'a> {
         let sampling = sampling(job)?;
         let drop_last = recipe.data.drop_last && job.train.len() >= recipe.batch_size;
         let shuffled = LoaderOptions { sampling, drop_last, ..loader_options(job, &options) };
-        let clock = Clock::new(costs(job, options.plan, &options.feature_cache)?, state.seconds);
+        let clock = Clock::new(costs(job, options.plan)?, state.seconds);
         let train = Loader::new(Arc::clone(&job.train), recipe.augment.train.clone(), shuffled.clone())?;
         let early = Early::at(job, &clock, &train, &state);
         let mut session = engine.open(Arc::clone(&job.graph), &snapshot.params)?;

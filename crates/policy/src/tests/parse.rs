@@ -213,8 +213,28 @@ fn types_and_ranges_are_told_with_line() {
     }
     let e = error(&format!("loss = \"mean_squared\"\nmonitor = \"r2\"\n[augment]\ncutmix = 1.0\n{SMALL}"));
     assert!(e.starts_with("line 4, `augment.cutmix`") && e.contains("mixup"), "{e}");
+    let e = error(&format!("[data]\nviews = 2\ncache_folder = \"\"\n{SMALL}"));
+    assert!(e.starts_with("line 3, `data.cache_folder`") && e.contains("the run's own folder"), "{e}");
+    let e = error(&format!("[data]\ncache_memory = 1000000001\n{SMALL}"));
+    assert!(e.starts_with("line 2, `data.cache_memory`") && e.contains("megabytes"), "{e}");
+    let e = error(&format!("[data]\ncache_file = -1\n{SMALL}"));
+    assert!(e.starts_with("line 2, `data.cache_file`") && e.contains("not negative"), "{e}");
     let e = error(&format!("{labels}monitor = \"map\"\n[data]\nbalance = true\n{SMALL}"));
     assert!(e.starts_with("line 4, `data.balance`"), "{e}");
+}
+
+#[test]
+fn how_much_is_cached_is_written_read_and_built() {
+    let text =
+        format!("[data]\nviews = 3\ncache_memory = 10\ncache_file = 0\ncache_folder = \"scratch\"\n{SMALL}");
+    let recipe = Recipe::from_toml(&text).unwrap();
+    let built = Recipe::from_toml(SMALL).unwrap().views(3).cache(10, 0).cache_folder("scratch");
+    assert_eq!(recipe, built);
+    assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
+    let mut default = Recipe::from_toml(SMALL).unwrap();
+    assert_eq!((default.data.cache_memory, default.data.cache_file), (1024, 16_384));
+    default.set("data.cache_memory", "10").unwrap();
+    assert_eq!(default.data.cache_memory, 10);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use defrost_augment::Pipeline;
 use defrost_policy::{Metric, PhaseSpec, Suggestion, Sweep};
-use defrost_train::{Ending, Event, FeatureCache, Folder, TrainError};
+use defrost_train::{Ending, Event, Folder, TrainError};
 
 use crate::tiny::{self, bare, bits, engine, fit, job, new_run, options, recipe, weights};
 
@@ -110,10 +110,10 @@ fn features_in_a_file_give_the_same_bits_as_features_in_memory() {
         let mut recipe = recipe();
         recipe.phases.truncate(1);
         recipe.data.views = 2;
+        recipe.data.cache_memory = memory;
+        recipe.data.cache_folder = Some(folder.path().join("new").display().to_string());
         let mut reason = String::new();
         let mut options = options();
-        options.feature_cache =
-            FeatureCache { memory, folder: Some(folder.path().join("new")), ..Default::default() };
         options.on_event = Box::new(|e| {
             if let Event::PhaseStart(p) = e {
                 reason = p.cache_reason.clone();
@@ -122,7 +122,7 @@ fn features_in_a_file_give_the_same_bits_as_features_in_memory() {
         defrost_train::fit(&engine(), &job(recipe), &mut new_run(dir.path()), options).unwrap();
         (weights(&Folder::open(dir.path()).unwrap(), "last"), reason, folder.path().join("new").exists())
     };
-    let (in_memory, in_file) = (run(1 << 30), run(0));
+    let (in_memory, in_file) = (run(1), run(0));
     assert_eq!(in_memory.0, in_file.0);
     assert!(!in_memory.1.contains("in a file") && in_file.1.ends_with("in a file"), "{}", in_file.1);
     assert_eq!((in_memory.2, in_file.2), (false, true));
@@ -133,13 +133,13 @@ fn a_cache_over_its_budget_is_not_made() {
     let dir = tempfile::tempdir().unwrap();
     let mut phases = Vec::new();
     let mut options = options();
-    options.feature_cache = FeatureCache { memory: 1000, file: 1000, folder: None };
+    let recipe = recipe().cache(0, 0);
     options.on_event = Box::new(|e| {
         if let Event::PhaseStart(p) = e {
             phases.push((p.cached, p.cache_reason.clone()));
         }
     });
-    defrost_train::fit(&engine(), &job(recipe()), &mut new_run(dir.path()), options).unwrap();
+    defrost_train::fit(&engine(), &job(recipe), &mut new_run(dir.path()), options).unwrap();
     assert!(!phases[0].0 && phases[0].1.contains("more than"), "{phases:?}");
 }
 
