@@ -34,12 +34,13 @@ impl Job {
             let phases = [("head", self.head), ("all", self.all)];
             let ran = train(common, &folder, &format!("job-{views}"), &recipe(224, 16, views, &phases), &[])?;
             println!(
-                "job of {} images, {}: {:.1} s, {:.0} MB; seconds an epoch {:.2?}",
+                "job of {} images, {}: {:.1} s, {:.0} MB; seconds an epoch {:.2?}, of which steps waited for images {:.3?}",
                 self.images,
                 if views == 0 { "new views each epoch".to_owned() } else { format!("{views} views cached") },
                 ran.ran.seconds,
                 ran.ran.peak_mb,
-                ran.epochs
+                ran.epochs,
+                ran.waits
             );
             rows.push(
                 json!({ "id": format!("job/{}/{views}", self.images), "value": ran.ran.seconds, "unit": "s",

@@ -34,6 +34,14 @@ pub(crate) fn describe(threads: usize) -> Machine {
     }
 }
 
+/// How many times as much all threads multiply as one, now: what a neighbour leaves of a core, or two threads of one core.
+pub(crate) fn gain(threads: usize) -> f64 {
+    let (one, all) = (Threads::serial(), Threads::new(threads));
+    let rounds = (0..3).map(|_| (probe::peak_flops(&one), probe::peak_flops(&all)));
+    let (one, all) = rounds.fold((0.0f64, 0.0f64), |most, now| (most.0.max(now.0), most.1.max(now.1)));
+    all / one
+}
+
 impl Machine {
     /// One line of words.
     pub(crate) fn line(&self) -> String {

@@ -4,6 +4,17 @@
 //! in turn with what it is compared with (the machine's own peak, the `gemm` crate at the same shape, PyTorch), in short
 //! pieces, and the least time of each counts. A stopwatch alone would measure the neighbours.
 
+/// Prints a line, in every module of this program. A reader that went away (`| head`) is no failure: the program ends.
+macro_rules! println {
+    () => { $crate::out::print(format_args!("\n")) };
+    ($($words:tt)*) => { $crate::out::print(format_args!("{}\n", format_args!($($words)*))) };
+}
+
+/// Prints without a line's end, as [`println!`].
+macro_rules! print {
+    ($($words:tt)*) => { $crate::out::print(format_args!($($words)*)) };
+}
+
 #[cfg(feature = "candle")]
 mod candle;
 mod check;
@@ -15,6 +26,7 @@ mod kernels;
 mod layers;
 mod loading;
 mod machine;
+mod out;
 mod pictures;
 mod process;
 mod rivals;

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::job::{recipe, train};
+use crate::machine::gain;
 use crate::{Common, pictures};
 
 #[derive(Args, Debug)]
@@ -35,10 +36,13 @@ impl Scale {
         }
         let folder = pictures::folder(&common.folder, 200, 20, [400, 300])?;
         let mut one = f64::NAN;
+        // Two threads may be one core's, or share a core with a neighbour: what the machine gains by them says so.
+        let mut machine = vec![gain(2)];
         for threads in [1, 2] {
             let common = Common { threads, ..common.clone() };
             let recipe = recipe(common.size, 16, 0, &[("all", 1)]);
             let found = train(&common, &folder, &format!("scale-threads-{threads}"), &recipe, &[])?;
+            machine.push(gain(2));
             let seconds = found.epochs.first().copied().unwrap_or(f64::NAN);
             if threads == 1 {
                 one = seconds;
@@ -48,8 +52,11 @@ impl Scale {
                 one / seconds
             );
             rows.push(json!({ "id": format!("scale/threads/{threads}"), "value": seconds, "unit": "s",
-                "threads": threads, "times": one / seconds }));
+                "threads": threads, "times": one / seconds, "machine_times": machine }));
         }
+        println!(
+            "the machine's own peak on two threads, before, between and after: {machine:.2?} times that on one"
+        );
         Ok(rows)
     }
 }

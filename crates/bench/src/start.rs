@@ -1,4 +1,4 @@
-//! How long the program takes until it answers, and until its first training step is done.
+//! How long the program takes until it answers, until its first training step begins, and until that is done.
 
 use std::process::Command;
 
@@ -26,26 +26,32 @@ impl Start {
         let mut rows = Vec::new();
         let mut row = |what: &str, mut times: Vec<f64>| {
             let seconds = median(&mut times);
-            println!("{what:55} {:8.1} ms (least {:.1})", seconds * 1e3, times[0] * 1e3);
+            println!("{what:45} {:8.1} ms (least {:.1})", seconds * 1e3, times[0] * 1e3);
             rows.push(json!({ "id": format!("start/{what}"), "value": seconds, "unit": "s", "what": what }));
         };
         let program = common.program()?;
         let version = |_| run(Command::new(&program).arg("--version"), |_| false).map(|ran| ran.seconds);
         row("defrost --version", (0..self.rounds).map(version).collect::<Result<_, _>>()?);
-        for (what, phase) in
-            [("to the first step of everything", "all"), ("to the first step of the head", "head")]
-        {
+        for (what, phase) in [("everything", "all"), ("the head", "head")] {
             std::fs::write(&file, recipe(common.size, 16, 0, &[(phase, 1)]))?;
             let first = |_| {
                 if into.exists() {
                     std::fs::remove_dir_all(&into)?;
                 }
                 let mut command = command(common, &folder, &file, &into)?;
-                anyhow::Ok(run(command.arg("--json"), |line| line.contains("\"event\":\"step\""))?.seconds)
+                let ran = run(command.arg("--json"), |line| line.contains("\"event\":\"step\""))?;
+                let step: Value =
+                    ran.lines.last().map_or(Ok(Value::Null), |line| serde_json::from_str(line))?;
+                // What the step waited for images is not training yet.
+                let of = |field: &str| step[field].as_f64().unwrap_or(0.0);
+                anyhow::Ok((ran.seconds - (of("seconds") - of("waited")), ran.seconds))
             };
             // The first reads the pictures from the disk.
             first(0)?;
-            row(what, (0..self.rounds).map(first).collect::<Result<_, _>>()?);
+            let times: Vec<_> = (0..self.rounds).map(first).collect::<Result<_, _>>()?;
+            let (begin, done) = times.into_iter().unzip();
+            row(&format!("until the first step of {what} begins"), begin);
+            row(&format!("until it is done ({what})"), done);
         }
         if into.exists() {
             std::fs::remove_dir_all(&into)?;
