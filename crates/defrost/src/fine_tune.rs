@@ -212,6 +212,7 @@ impl Prepared {
         // As the trainer plans.
         let host = self.engine.room() == defrost_exec::Room::Host;
         let planned = defrost_exec::Options::default().applying(host);
+        let planned = planned.storing(self.engine.activation_bytes());
         let plan = |batch, marking| {
             let options = passes(recipe, graph, (phase, marking), batch, planned, room)?;
             Ok::<_, Error>(Plan::new(graph, marking, batch, Purpose::Train(loss), options)?)

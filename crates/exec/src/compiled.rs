@@ -37,8 +37,8 @@ impl<B> Compiled<B> {
     /// Resolves `plan`, allocating what it keeps to itself.
     pub(crate) fn new<K: Kernels<Buf = B>>(kernels: &K, plan: Plan) -> Result<Self, KernelError> {
         // Large slots first, so that the plans of one session share large buffers with large ones.
-        let mut rank: Vec<_> = (0..plan.slots.lens.len()).collect();
-        rank.sort_by_key(|&s| std::cmp::Reverse(plan.slots.lens[s]));
+        let mut rank: Vec<_> = (0..plan.slots.bytes.len()).collect();
+        rank.sort_by_key(|&s| std::cmp::Reverse(plan.slots.bytes[s]));
         let mut place_of_slot = vec![0; rank.len()];
         rank.iter().enumerate().for_each(|(place, &slot)| place_of_slot[slot] = place);
 
@@ -55,7 +55,12 @@ impl<B> Compiled<B> {
                     if !used {
                         continue; // Fused away.
                     }
-                    own.push(Some(kernels.alloc(info.layout)?));
+                    own.push(Some(match info.layout {
+                        Layout::Activation(shape) if plan.widths[value.index()] < 4 => {
+                            kernels.alloc_activation(shape)?
+                        }
+                        layout => kernels.alloc(layout)?,
+                    }));
                     Place::Own(own.len() - 1)
                 }
             };
@@ -72,9 +77,9 @@ impl<B> Compiled<B> {
         Ok(Self { setup, prefix, suffix, own, by_origin, folded_at: None, places, plan })
     }
 
-    /// Elements that the shared slot at `place` must have.
+    /// 32-bit elements that the shared slot at `place` must have.
     pub(crate) fn slot_lens(&self) -> Vec<usize> {
-        let mut lens = self.plan.slots.lens.clone();
+        let mut lens: Vec<_> = self.plan.slots.bytes.iter().map(|bytes| bytes.div_ceil(4)).collect();
         lens.sort_unstable_by(|a, b| b.cmp(a));
         lens
     }

@@ -112,19 +112,19 @@ impl<K: Kernels> Interpreter<K> {
 
     /// The plan for `key`, which the kernels can run.
     fn make(&self, (n, wanted): Key) -> Result<Plan, ExecError> {
-        let phase = self.phase.as_ref();
+        let (phase, width) = (self.phase.as_ref(), self.kernels.activation_bytes());
         let plan = match wanted {
             Some(wanted @ (Wanted::Node(_) | Wanted::Stages)) => {
                 let purpose =
                     if let Wanted::Node(until) = wanted { Purpose::Infer { until } } else { Purpose::Stages };
                 let marking = phase.map(|p| p.marking.clone());
                 let marking = marking.unwrap_or_else(|| defrost_graph::Marking::frozen(&self.graph));
-                let options = phase.map_or_else(Options::default, |p| p.options);
+                let options = phase.map_or_else(Options::default, |p| p.options).storing(width);
                 Plan::new(&self.graph, &marking, n, purpose, options)?
             }
             training => {
                 let Phase { marking, loss, options } = phase.ok_or(ExecError::NoPhase)?;
-                let options = options.applying(options.apply && training.is_none());
+                let options = options.applying(options.apply && training.is_none()).storing(width);
                 Plan::new(&self.graph, marking, n, Purpose::Train(*loss), options)?
             }
         };

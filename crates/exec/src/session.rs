@@ -32,6 +32,11 @@ pub trait Engine: Send + Sync {
         Room::Host
     }
 
+    /// Bytes in which it stores an activation's element: what [`Options::storing`] of a plan made for it is.
+    fn activation_bytes(&self) -> usize {
+        4
+    }
+
     /// Puts a network with these weights on the device.
     ///
     /// # Errors

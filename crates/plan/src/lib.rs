@@ -23,7 +23,7 @@ pub use fold::fold;
 pub use fuse::{Fused, fuse};
 pub use need::{is_fixed, needs_grad};
 pub use plan::{Options, Plan, PlanError, Purpose, Update};
-pub use slots::{Slots, assign};
+pub use slots::{Slots, assign, widths};
 pub use table::{Memory, StageRow};
 pub use uses::Uses;
 

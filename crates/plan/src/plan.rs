@@ -47,6 +47,8 @@ pub struct Options {
     pub apply: bool,
     /// Add gradients of parameters to what is there (several small batches to one step).
     pub accumulate: bool,
+    /// Bytes in which the backend stores an activation's element ([`Kernels::activation_bytes`](defrost_tensor::Kernels)).
+    pub activation_bytes: usize,
 }
 
 /// Where a parameter is stepped within the backward pass.
@@ -76,6 +78,7 @@ impl Default for Options {
             renorm: true,
             apply: false,
             accumulate: false,
+            activation_bytes: 4,
         }
     }
 }
@@ -84,7 +87,16 @@ impl Options {
     /// No optional pass: each op's calls as they are, each value in a buffer of its own.
     pub fn raw() -> Self {
         let off = false;
-        Self { fold: off, fuse: off, share: off, recompute: off, renorm: off, apply: off, accumulate: off }
+        Self {
+            fold: off,
+            fuse: off,
+            share: off,
+            recompute: off,
+            renorm: off,
+            apply: off,
+            accumulate: off,
+            activation_bytes: 4,
+        }
     }
 
     /// With the least memory, at the price of up to one more forward pass.
@@ -95,6 +107,11 @@ impl Options {
     /// With gradients that are used up as soon as they are made, or not.
     pub fn applying(self, apply: bool) -> Self {
         Self { apply, ..self }
+    }
+
+    /// For a backend that stores an activation's element in so many bytes.
+    pub fn storing(self, activation_bytes: usize) -> Self {
+        Self { activation_bytes, ..self }
     }
 
     /// With gradients added up.
@@ -163,6 +180,8 @@ pub struct Plan {
     pub taps: Vec<(NodeId, Value)>,
     /// Where values live.
     pub slots: Slots,
+    /// Bytes in which an element of each value is stored, see [`widths`](crate::widths).
+    pub widths: Vec<usize>,
     /// The parameters that train, in the table's order.
     pub trained: Vec<ParamId>,
     /// With [`Options::apply`], where each of them is stepped, in order; else empty.
@@ -293,8 +312,9 @@ impl Plan {
         let in_prefix = |i: &Instruction| cut != Graph::INPUT && i.pass == Pass::Forward && i.node <= cut;
         let apply = options.apply && !options.accumulate && training;
         let mut updates = if apply { updates(&values, &instructions) } else { Vec::new() };
-        let slots = slots::assign(&values, &instructions, &keep, &updates, options.share);
-        log.push(format!("slots: {} buffers, {:.1} MB", slots.lens.len(), slots.total() as f64 * 4e-6));
+        let widths = slots::widths(&values, &instructions, options.activation_bytes);
+        let slots = slots::assign(&values, &widths, &instructions, &keep, &updates, options.share);
+        log.push(format!("slots: {} buffers, {:.1} MB", slots.bytes.len(), slots.total() as f64 * 1e-6));
         if apply {
             let fused = updates.iter().filter(|u| u.fused).count();
             log.push(format!("apply: {} steps as gradients are made, {fused} in pieces", updates.len()));
@@ -321,10 +341,16 @@ impl Plan {
             output,
             taps,
             slots,
+            widths,
             trained,
             updates,
             log,
         }
+    }
+
+    /// Bytes in which `value` is stored.
+    pub fn bytes(&self, value: Value) -> usize {
+        self.widths[value.index()] * self.values.info(value).layout.len()
     }
 
     /// Every call of a step: prefix, then suffix.

@@ -1,6 +1,7 @@
 //! Slots: values whose lifetimes do not meet share a buffer.
 
-use defrost_graph::{Instruction, Value, Values};
+use defrost_graph::{Instruction, Origin, Value, Values};
+use defrost_tensor::Layout;
 
 use crate::Update;
 
@@ -10,28 +11,48 @@ pub struct Slots {
     /// For each value, its slot; `None` where the value keeps a buffer of its own (parameters, the batch, the cut, what
     /// is read after the step) or is not used at all.
     pub of: Vec<Option<usize>>,
-    /// Elements of each slot.
-    pub lens: Vec<usize>,
+    /// Bytes of each slot.
+    pub bytes: Vec<usize>,
 }
 
 impl Slots {
-    /// Elements of all slots together.
+    /// Bytes of all slots together.
     pub fn total(&self) -> usize {
-        self.lens.iter().sum()
+        self.bytes.iter().sum()
     }
+}
+
+/// Bytes in which an element of each value is stored: those that [`Call::writes_activations`](defrost_tensor::Call) speaks of,
+/// and the pictures, in `activation` of them, all else in 4.
+pub fn widths(values: &Values, instructions: &[Instruction], activation: usize) -> Vec<usize> {
+    let mut narrow = vec![None; values.len()];
+    for (value, info) in values.iter().filter(|(_, info)| info.origin == Origin::Input) {
+        narrow[value.index()] = Some(matches!(info.layout, Layout::Activation(_)));
+    }
+    for instruction in instructions {
+        let writes = instruction.call.writes_activations(|v| narrow[v.index()] == Some(true));
+        for value in instruction.call.writes() {
+            let activation = writes && matches!(values.info(value).layout, Layout::Activation(_));
+            // What has several writers is as wide as the widest of them.
+            let all = narrow[value.index()].get_or_insert(true);
+            *all &= activation;
+        }
+    }
+    narrow.into_iter().map(|narrow| if narrow == Some(true) { activation } else { 4 }).collect()
 }
 
 /// When a value is in use: the first and the last call that touch it.
 type Life = (usize, usize);
 
 /// Assigns slots by lifetime, first call that touches a value to last. A value that a call writes never shares a slot with
-/// one that the same call reads. A gradient of `updates` is a value too, until its parameter is stepped. With `share` off,
+/// one that the same call reads. `widths` are the bytes of an element of each value. A gradient of `updates` is a value too, until its parameter is stepped. With `share` off,
 /// each value gets a slot of its own.
 ///
 /// Of two ways the one that takes less memory: large values first (greedy by size; Pisarchyk and Lee 2020, "Efficient Memory
 /// Management for Deep Neural Net Inference"), or in the order of first use.
 pub fn assign(
     values: &Values,
+    widths: &[usize],
     instructions: &[Instruction],
     keep: &[Value],
     updates: &[Update],
@@ -52,28 +73,29 @@ pub fn assign(
     let used_up = |v: &Value| updates.iter().any(|u| u.grad == *v && !u.fused);
     let transient =
         values.iter().filter(|(v, info)| (info.origin.is_transient() && !keep.contains(v)) || used_up(v));
-    let mut lived: Vec<(Value, usize, Life)> =
-        transient.filter_map(|(v, info)| Some((v, info.layout.len(), lives[v.index()]?))).collect();
+    let mut lived: Vec<(Value, usize, Life)> = transient
+        .filter_map(|(v, info)| Some((v, widths[v.index()] * info.layout.len(), lives[v.index()]?)))
+        .collect();
     lived.sort_by_key(|(_, _, (first, _))| *first);
     if !share {
-        let mut slots = Slots { of: vec![None; values.len()], lens: Vec::new() };
-        for (value, len, _) in lived {
-            slots.of[value.index()] = Some(slots.lens.len());
-            slots.lens.push(len);
+        let mut slots = Slots { of: vec![None; values.len()], bytes: Vec::new() };
+        for (value, bytes, _) in lived {
+            slots.of[value.index()] = Some(slots.bytes.len());
+            slots.bytes.push(bytes);
         }
         return slots;
     }
     let by_use = by_use(values.len(), &lived);
-    lived.sort_by_key(|(_, len, _)| std::cmp::Reverse(*len));
+    lived.sort_by_key(|(_, bytes, _)| std::cmp::Reverse(*bytes));
     let by_size = by_size(values.len(), &lived);
     if by_size.total() < by_use.total() { by_size } else { by_use }
 }
 
 /// Best fit in the order of first use; where nothing that is free is large enough, the largest of it grows.
 fn by_use(values: usize, lived: &[(Value, usize, Life)]) -> Slots {
-    let mut slots = Slots { of: vec![None; values], lens: Vec::new() };
+    let mut slots = Slots { of: vec![None; values], bytes: Vec::new() };
     let mut busy: Vec<Option<usize>> = Vec::new(); // For each slot, the last call that touches its value.
-    for &(value, len, (first, last)) in lived {
+    for &(value, bytes, (first, last)) in lived {
         for until in &mut busy {
             if until.is_some_and(|u| u < first) {
                 *until = None;
@@ -82,15 +104,15 @@ fn by_use(values: usize, lived: &[(Value, usize, Life)]) -> Slots {
         let free = (0..busy.len()).filter(|&s| busy[s].is_none());
         // The smallest that is large enough, else the largest, which grows.
         let best = free.min_by_key(|&s| {
-            let have = slots.lens[s];
-            if have >= len { (0, have) } else { (1, usize::MAX - have) }
+            let have = slots.bytes[s];
+            if have >= bytes { (0, have) } else { (1, usize::MAX - have) }
         });
         let slot = best.unwrap_or_else(|| {
-            slots.lens.push(0);
+            slots.bytes.push(0);
             busy.push(None);
             busy.len() - 1
         });
-        slots.lens[slot] = slots.lens[slot].max(len);
+        slots.bytes[slot] = slots.bytes[slot].max(bytes);
         busy[slot] = Some(last);
         slots.of[value.index()] = Some(slot);
     }
@@ -99,13 +121,13 @@ fn by_use(values: usize, lived: &[(Value, usize, Life)]) -> Slots {
 
 /// Large values first, each in the smallest slot that is free while it lives.
 fn by_size(values: usize, lived: &[(Value, usize, Life)]) -> Slots {
-    let mut slots = Slots { of: vec![None; values], lens: Vec::new() };
+    let mut slots = Slots { of: vec![None; values], bytes: Vec::new() };
     let mut lives: Vec<Vec<Life>> = Vec::new();
-    for &(value, len, (first, last)) in lived {
+    for &(value, bytes, (first, last)) in lived {
         let free = |taken: &Vec<Life>| taken.iter().all(|&(from, until)| until < first || last < from);
         // A new slot is never larger than those before it: the last that is free is the smallest.
         let slot = lives.iter().rposition(free).unwrap_or_else(|| {
-            slots.lens.push(len);
+            slots.bytes.push(bytes);
             lives.push(Vec::new());
             lives.len() - 1
         });

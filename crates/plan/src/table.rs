@@ -96,7 +96,7 @@ impl Plan {
             let mut stages: Vec<_> = readers.map(|i| stage_of_block(graph.node(i.node).block)).collect();
             stages.sort_unstable();
             let stage = if stages.contains(&own) { own } else { stages.first().copied().unwrap_or(own) };
-            rows[stage].saved_bytes += 4 * self.values.info(value).layout.len();
+            rows[stage].saved_bytes += self.bytes(value);
         }
         rows
     }
@@ -106,7 +106,7 @@ impl Plan {
         let trained: usize = self.trained.iter().map(|&id| graph.param(id).len()).sum();
         let own = |want: fn(Origin) -> bool| -> usize {
             let kept = |(v, i): &(Value, &ValueInfo)| want(i.origin) && self.slots.of[v.index()].is_none();
-            self.values.iter().filter(kept).map(|(_, i)| i.layout.len()).sum()
+            self.values.iter().filter(kept).map(|(v, _)| self.bytes(v)).sum()
         };
         let folded = own(|o| matches!(o, Origin::Folded(..)));
         let batch = own(|o| {
@@ -116,13 +116,13 @@ impl Plan {
         let kept: usize = [self.cut_value, self.output]
             .iter()
             .filter(|v| self.values.info(**v).origin.is_transient())
-            .map(|v| self.values.info(*v).layout.len())
+            .map(|v| self.bytes(*v))
             .sum();
         Memory {
-            weights: 4 * (graph.params().iter().map(|p| p.len()).sum::<usize>() + folded),
+            weights: 4 * graph.params().iter().map(|p| p.len()).sum::<usize>() + folded,
             gradients: if self.updates.is_empty() { 4 * trained } else { 0 },
             optimizer: 4 * trained * state,
-            activations: 4 * (self.slots.total() + batch + kept),
+            activations: self.slots.total() + batch + kept,
         }
     }
 }

@@ -122,7 +122,7 @@ fn fusion_takes_activations_gradients_and_sums_in() {
 
 /// Replays a plan on which value each slot holds: a read must find the value that the program means.
 fn replay(plan: &Plan) {
-    let mut holds = vec![None; plan.slots.lens.len()];
+    let mut holds = vec![None; plan.slots.bytes.len()];
     for i in plan.calls() {
         let (reads, writes) = (i.call.reads(), i.call.writes());
         for v in &reads {
@@ -133,7 +133,7 @@ fn replay(plan: &Plan) {
         }
         for v in &writes {
             if let Some(slot) = plan.slots.of[v.index()] {
-                assert!(plan.slots.lens[slot] >= plan.values.info(*v).layout.len());
+                assert!(plan.slots.bytes[slot] >= plan.bytes(*v));
                 holds[slot] = Some(*v);
             }
         }
@@ -303,4 +303,35 @@ fn what_is_computed_again_is_not_kept() {
     let evaluation = Purpose::Infer { until: graph.output() };
     let plan = Plan::new(&graph, &all, 4, evaluation, Options::default().recomputing()).unwrap();
     assert!(!plan.recomputes());
+}
+
+#[test]
+fn activations_in_16_bits_take_half_the_bytes_and_gradients_what_they_did() {
+    let graph = resnet();
+    let all = Marking::new(&graph, ParamMask::all(&graph));
+    let purpose = Purpose::Infer { until: graph.output() };
+    let infer = |bytes| Plan::new(&graph, &all, 4, purpose, Options::default().storing(bytes)).unwrap();
+    let [single, half] = [infer(4), infer(2)].map(|plan| plan.memory(&graph, 0).activations);
+    // The logits are a product of matrices and stay in 32 bits.
+    let logits = 4 * 4 * 5;
+    assert_eq!(2 * (half - logits), single - logits);
+
+    let plans = [4, 2].map(|bytes| train(&graph, &all, Options::default().storing(bytes)));
+    plans.iter().for_each(replay);
+    let [single, half] = &plans;
+    // Values that fusion left nothing of have no slot.
+    for (value, info) in half.values.iter().filter(|(v, _)| half.slots.of[v.index()].is_some()) {
+        let want = match info.origin {
+            Origin::Output(node) if graph.node(node).name != "fc" => 2,
+            _ => 4,
+        };
+        assert_eq!(half.widths[value.index()], want, "{:?}", info.origin);
+    }
+    assert!(single.widths.iter().all(|&width| width == 4));
+    let saved = |plan: &Plan| plan.stages(&graph, &all).iter().map(|row| row.saved_bytes).sum::<usize>();
+    let (a, b) = (saved(single), saved(half));
+    assert!(2 * b > a && 20 * b < 11 * a, "statistics are kept as they were: {a} and {b} bytes");
+    let [a, b] = [single, half].map(|plan| plan.memory(&graph, 1));
+    assert!(b.activations < a.activations);
+    assert_eq!((b.weights, b.gradients, b.optimizer), (a.weights, a.gradients, a.optimizer));
 }

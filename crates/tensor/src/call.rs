@@ -153,3 +153,24 @@ impl<R: Clone, W: Clone> Call<R, W> {
         out
     }
 }
+
+impl<R, W> Call<R, W> {
+    /// Where a backend stores activations in 16 bits ([`Kernels::activation_bytes`]): whether the activation that this call
+    /// writes is stored so, if `narrow` says it of those that it reads. Convolutions and normalisations begin, what pools,
+    /// adds, activates or moves goes on; products of matrices and all gradients keep 32 bits.
+    pub fn writes_activations(&self, narrow: impl Fn(&R) -> bool) -> bool {
+        match self {
+            Self::Conv2d(_) | Self::NormTrain(_) | Self::NormEval(_) => true,
+            Self::Activate(c) => narrow(&c.x),
+            Self::Add(c) => narrow(&c.a) && narrow(&c.b),
+            Self::Copy(c) => narrow(&c.x),
+            Self::MaxPool(c) => narrow(&c.x),
+            Self::AvgPool(c) => narrow(&c.x),
+            Self::Flatten(c) => narrow(&c.x),
+            Self::Unflatten(c) => narrow(&c.x),
+            Self::CopyChannels(c) => narrow(&c.x),
+            Self::Dropout(c) => narrow(&c.x),
+            _ => false,
+        }
+    }
+}

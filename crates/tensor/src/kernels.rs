@@ -139,6 +139,21 @@ pub trait Kernels {
     /// [`KernelError::OutOfMemory`].
     fn alloc(&self, layout: Layout) -> Result<Self::Buf, KernelError>;
 
+    /// Bytes in which an activation's element is stored: 4, or 2 where the backend stores those of
+    /// [`Call::writes_activations`] in 16 bits.
+    fn activation_bytes(&self) -> usize {
+        4
+    }
+
+    /// A buffer, zeroed, for values that are stored in [`Kernels::activation_bytes`] an element and in nothing else. What
+    /// [`Kernels::alloc`] gives has room for 4.
+    ///
+    /// # Errors
+    /// [`KernelError::OutOfMemory`].
+    fn alloc_activation(&self, shape: Shape4) -> Result<Self::Buf, KernelError> {
+        self.alloc(Layout::Activation(shape))
+    }
+
     /// Writes `host` (row-major, in the layout's host order) into `dst`, after all work given so far: calls that still run read
     /// what was there before. A backend whose calls return before their work is done does not wait for it here.
     ///

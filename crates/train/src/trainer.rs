@@ -126,7 +126,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         check(job)?;
         let host = engine.room() == Room::Host;
-        let plan = options.plan.applying(options.plan.apply || host);
+        let plan = options.plan.applying(options.plan.apply || host).storing(engine.activation_bytes());
         let options = Options { plan, ..options };
         let recipe = &job.recipe;
         let sampling = sampling(job)?;

@@ -35,13 +35,16 @@ pub struct WgpuBuf {
     pub(crate) id: u64,
     /// Whether elements are 16-bit floats at present.
     pub(crate) half: bool,
+    /// Whether it has room for 16 bits an element alone.
+    pub(crate) narrow: bool,
     ledger: Arc<Ledger>,
 }
 
 impl WgpuBuf {
     pub(crate) fn new(raw: wgpu::Buffer, ledger: &Arc<Ledger>) -> Self {
         ledger.bytes.fetch_add(raw.size(), Ordering::Relaxed);
-        Self { raw, id: ledger.next.fetch_add(1, Ordering::Relaxed), half: false, ledger: Arc::clone(ledger) }
+        let id = ledger.next.fetch_add(1, Ordering::Relaxed);
+        Self { raw, id, half: false, narrow: false, ledger: Arc::clone(ledger) }
     }
 
     /// The first `len` elements.
@@ -97,6 +100,11 @@ pub(crate) struct Window {
 }
 
 impl Span<'_> {
+    /// Whether the buffer has room for the span, as it stores its elements at present.
+    pub(crate) fn fits(&self) -> bool {
+        (self.start + self.len) as u64 * self.buf.width() as u64 <= self.buf.raw.size()
+    }
+
     /// The smallest window over the span, or the whole buffer where a binding may be that large: then all calls on
     /// the buffer share one bind group.
     pub(crate) fn window(&self, max: u64, align: u64) -> Window {

@@ -46,6 +46,10 @@ impl Engine for WgpuEngine {
         }
     }
 
+    fn activation_bytes(&self) -> usize {
+        self.kernels.activation_bytes()
+    }
+
     fn open(&self, graph: Arc<Graph>, params: &ParamStore) -> Result<Box<dyn Session>, ExecError> {
         Ok(Box::new(Interpreter::new(Arc::clone(&self.kernels), graph, params)?))
     }

@@ -158,13 +158,31 @@ impl Kernels for WgpuKernels {
         self.gpu.alloc(layout.len())
     }
 
+    fn activation_bytes(&self) -> usize {
+        if self.gpu.half { 2 } else { 4 }
+    }
+
+    fn alloc_activation(&self, shape: Shape4) -> Result<WgpuBuf, KernelError> {
+        if !self.gpu.half {
+            return self.alloc(Layout::Activation(shape));
+        }
+        let mut buf = self.gpu.alloc(shape.len().div_ceil(2))?;
+        (buf.half, buf.narrow) = (true, true);
+        Ok(buf)
+    }
+
     fn upload(&self, layout: Layout, host: &[f32], dst: &mut WgpuBuf) -> Result<(), KernelError> {
-        dst.half = false;
+        dst.half = dst.narrow && !matches!(layout, Layout::Plain(_));
         if matches!(layout, Layout::Plain(_)) {
             return self.gpu.write(&dst.raw, 0, bytemuck::cast_slice(host));
         }
         let mut ours = vec![0.0; host.len()];
         reorder(layout, host, &mut ours, false);
+        if dst.half {
+            let mut bits: Vec<_> = ours.iter().map(|&v| half::f16::from_f32(v).to_bits()).collect();
+            bits.resize(bits.len().next_multiple_of(2), 0); // Transfers are whole words.
+            return self.gpu.write(&dst.raw, 0, bytemuck::cast_slice(&bits));
+        }
         self.gpu.write(&dst.raw, 0, bytemuck::cast_slice(&ours))
     }
 

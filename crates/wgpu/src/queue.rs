@@ -147,6 +147,11 @@ impl Recorder {
                 key.push([u64::MAX, 0, 16]);
                 continue;
             };
+            if !span.fits() {
+                let name = job.source.name;
+                let reason = format!("operand {i} of `{name}` is longer than its buffer");
+                return Err(gpu.refused("a call", reason));
+            }
             let window = span.window(gpu.max_binding, gpu.align);
             if window.size > gpu.max_binding {
                 return Err(KernelError::OutOfMemory { device: gpu.name(), bytes: window.size as usize });

@@ -22,6 +22,22 @@ fn whole_networks_are_right() {
     assert!(report.passed(), "{report}");
 }
 
+/// Whether each call of each network has room for what it stores: where it has not, it is refused. How near the numbers are is
+/// no matter here: rounding to 11 bits flips ReLUs of networks as small as these, and with them gradients.
+#[test]
+fn whole_networks_have_room_in_16_bits() {
+    let Some(single) = shared() else { return };
+    if !single.adapter().half {
+        eprintln!("\n*** SKIPPED: {} has no 16-bit floating point ***\n", single.adapter());
+        return;
+    }
+    let mut options = WgpuOptions::default();
+    options.half = true;
+    let Some(kernels) = open(&options) else { return };
+    let report = run_plans(&kernels, 1e5, &[]);
+    assert!(report.passed(), "{report}");
+}
+
 /// The products of GPUs, by tiles in workgroup memory; a software adapter takes others by itself.
 #[test]
 fn products_by_tiles_are_right() {

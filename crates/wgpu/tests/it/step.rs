@@ -6,7 +6,7 @@ use defrost_conformance::{golden_params, residual_network};
 use defrost_exec::{Clip, Engine, ExecError, Images, Options, Phase, Rate, Rule, Session, TrainBatch};
 use defrost_graph::{Loss, Marking, ParamMask};
 use defrost_tensor::PixelScale;
-use defrost_wgpu::testing::{open, shared};
+use defrost_wgpu::testing::open;
 use defrost_wgpu::{WgpuEngine, WgpuOptions};
 
 const BATCH: usize = 4;
@@ -122,22 +122,69 @@ fn the_next_batch_goes_to_the_device_while_it_is_at_this_one() {
     assert!(matches!(twice, ExecError::NothingStarted), "{twice:?}");
 }
 
+/// A device that stores activations in 16 bits and one that does not, where the adapter can.
+fn half_and_single(memory: Option<u64>) -> Option<[WgpuEngine; 2]> {
+    let mut options = WgpuOptions::default();
+    options.memory = memory;
+    let single = open(&options)?;
+    if !single.adapter().half {
+        eprintln!("\n*** SKIPPED: {} has no 16-bit floating point ***\n", single.adapter());
+        return None;
+    }
+    options.half = true;
+    Some([WgpuEngine::new(&options).unwrap(), WgpuEngine::with_kernels(single)])
+}
+
+#[test]
+fn in_16_bits_there_is_room_for_twice_the_batch() {
+    let Some(engines) = half_and_single(Some(24 << 20)) else { return };
+    let fits = engines.map(|engine| {
+        let mut session = session(&engine);
+        let image = session.graph().input_shape().len();
+        let pixels = vec![0.0; image << 14];
+        match session.infer(1 << 14, Images::Array(&pixels)).unwrap_err() {
+            ExecError::NoRoom { wanted_mb, fits: Some(fits), .. } => (wanted_mb, fits),
+            error => panic!("{error:?}"),
+        }
+    });
+    let [(half_mb, half), (single_mb, single)] = fits;
+    assert_eq!(half, 2 * single, "{half_mb} MB and {single_mb} MB");
+    assert!(20 * half_mb < 11 * single_mb, "{half_mb} MB and {single_mb} MB");
+}
+
+#[test]
+fn slots_shared_by_values_of_16_and_of_32_bits_change_no_bit() {
+    let Some([half, _]) = half_and_single(None) else { return };
+    let run = |share| {
+        let mut session = session(&half);
+        let marking = Marking::new(session.graph(), ParamMask::of(session.graph(), |_| true));
+        let mut options = Options::default();
+        options.share = share;
+        session.begin(Phase { marking, loss: Loss::CrossEntropy, options }).unwrap();
+        let losses: Vec<_> = (0..3).map(|_| step(&mut *session).unwrap()).collect();
+        let whole = with_batch(&mut *session, 0, |s, batch| s.infer(BATCH, batch.images)).unwrap();
+        // With the first stage frozen, from what it puts out, which lies in a buffer of 16 bits.
+        let graph = Arc::clone(session.graph());
+        let mask = ParamMask::of(&graph, |id| graph.stage_of(id) > 0);
+        let marking = Marking::new(&graph, mask);
+        session.begin(Phase { marking, loss: Loss::CrossEntropy, options }).unwrap();
+        let features = with_batch(&mut *session, 0, |s, batch| s.features(BATCH, batch.images)).unwrap();
+        let rest = session.infer(BATCH, Images::Features(&features)).unwrap();
+        assert_eq!(rest, with_batch(&mut *session, 0, |s, batch| s.infer(BATCH, batch.images)).unwrap());
+        (losses, whole, session.grads().unwrap())
+    };
+    assert_eq!(run(true), run(false));
+}
+
 #[test]
 fn half_precision_learns_as_single_does() {
-    let Some(kernels) = shared() else { return };
-    if !kernels.adapter().half {
-        eprintln!("\n*** SKIPPED: {} has no 16-bit floating point ***\n", kernels.adapter());
-        return;
-    }
-    let mut options = WgpuOptions::default();
-    options.half = true;
-    let half = WgpuEngine::new(&options).unwrap();
+    let Some([half, single]) = half_and_single(None) else { return };
     assert!(half.device().contains("f16"), "{}", half.device());
     let losses = |engine: &dyn Engine| {
         let mut session = session(engine);
         (0..6).map(|_| step(&mut *session).unwrap()).collect::<Vec<_>>()
     };
-    let (single, half) = (losses(&WgpuEngine::with_kernels(kernels)), losses(&half));
+    let (single, half) = (losses(&single), losses(&half));
     assert_ne!(single, half, "16 bits were not used");
     assert!(single[5] < single[0] && half[5] < half[0], "f32 {single:?}, f16 {half:?}");
     for (single, half) in single.iter().zip(&half) {
