@@ -42,6 +42,7 @@ mod simd;
 mod testing;
 mod threads;
 mod tile;
+mod workers;
 
 pub use buffer::{AlignedBuf, zeroed_vec};
 pub use call::{NoRoom, SliceKernels};

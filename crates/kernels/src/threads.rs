@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Isa;
+use crate::workers::Workers;
 
 /// At most this many threads work on one call.
 const MAX_THREADS: usize = 256;
@@ -15,7 +16,7 @@ const MAX_THREADS: usize = 256;
 /// from the others'.
 #[derive(Debug)]
 pub struct Threads {
-    pool: Option<rayon::ThreadPool>,
+    workers: Option<Workers>,
     count: usize,
     isa: Isa,
 }
@@ -26,13 +27,9 @@ impl Threads {
     /// Where the system refuses to start threads, the calling thread works alone.
     pub fn new(count: usize) -> Self {
         let count = count.clamp(1, MAX_THREADS);
-        let name = |i| format!("defrost-cpu-{}", i + 1);
-        let pool = match count {
-            1 => None,
-            _ => rayon::ThreadPoolBuilder::new().num_threads(count - 1).thread_name(name).build().ok(),
-        };
-        let count = if pool.is_some() { count } else { 1 };
-        Self { pool, count, isa: Isa::best() }
+        let workers = if count > 1 { Workers::start(count - 1) } else { None };
+        let count = if workers.is_some() { count } else { 1 };
+        Self { workers, count, isa: Isa::best() }
     }
 
     /// As many threads as the system says are useful.
@@ -74,7 +71,7 @@ impl Threads {
     /// As [`Threads::for_each`]; `back` gives each share from its end.
     fn hand_out(&self, tasks: usize, back: bool, task: impl Fn(usize, usize) + Sync) {
         let workers = self.count.min(tasks);
-        let Some(pool) = self.pool.as_ref().filter(|_| workers > 1) else {
+        let Some(pool) = self.workers.as_ref().filter(|_| workers > 1) else {
             (0..tasks).for_each(|i| task(0, if back { tasks - 1 - i } else { i }));
             return;
         };
@@ -93,13 +90,7 @@ impl Threads {
                 }
             }
         };
-        pool.in_place_scope(|scope| {
-            for worker in 1..workers {
-                let work = &work;
-                scope.spawn(move |_| work(worker));
-            }
-            work(0);
-        });
+        pool.run(workers - 1, &work);
     }
 
     /// Calls `task(i, chunk)` for each chunk of `chunk` elements of `data` (the last may be shorter).
