@@ -24,7 +24,8 @@ pub(crate) struct Kernels {
     alone: bool,
 }
 
-const PASSES: [&str; 3] = ["forward", "grad input", "grad weight"];
+/// What is measured of a convolution.
+pub(crate) const PASSES: [&str; 3] = ["forward", "grad input", "grad weight"];
 
 impl Kernels {
     pub(crate) fn run(&self, common: &Common, machine: &Machine) -> anyhow::Result<Vec<Value>> {

@@ -35,10 +35,11 @@ pub(crate) fn describe(threads: usize) -> Machine {
 }
 
 /// How many times as much all threads multiply as one, now: what a neighbour leaves of a core, or two threads of one core.
+/// Means over a while and not the best of it, because a run has the bad moments too.
 pub(crate) fn gain(threads: usize) -> f64 {
     let (one, all) = (Threads::serial(), Threads::new(threads));
-    let rounds = (0..3).map(|_| (probe::peak_flops(&one), probe::peak_flops(&all)));
-    let (one, all) = rounds.fold((0.0f64, 0.0f64), |most, now| (most.0.max(now.0), most.1.max(now.1)));
+    let both = (0..10).map(|_| (probe::peak_flops(&one), probe::peak_flops(&all)));
+    let (one, all) = both.fold((0.0, 0.0), |sum, now| (sum.0 + now.0, sum.1 + now.1));
     all / one
 }
 

@@ -35,28 +35,28 @@ impl Scale {
                 "ms_an_image": seconds * 1e3 / n as f64, "mb": found.ran.peak_mb }));
         }
         let folder = pictures::folder(&common.folder, 200, 20, [400, 300])?;
-        let mut one = f64::NAN;
         // Two threads may be one core's, or share a core with a neighbour: what the machine gains by them says so.
         let mut machine = vec![gain(2)];
-        for threads in [1, 2] {
+        let mut best = [f64::INFINITY; 2];
+        for threads in [1, 2, 1, 2] {
             let common = Common { threads, ..common.clone() };
-            let recipe = recipe(common.size, 16, 0, &[("all", 1)]);
+            let recipe = recipe(common.size, 16, 0, &[("all", 2)]);
             let found = train(&common, &folder, &format!("scale-threads-{threads}"), &recipe, &[])?;
             machine.push(gain(2));
-            let seconds = found.epochs.first().copied().unwrap_or(f64::NAN);
-            if threads == 1 {
-                one = seconds;
-            }
-            println!(
-                "{threads} threads: an epoch of 200 images in {seconds:.2} s, {:.2} times as fast",
-                one / seconds
-            );
-            rows.push(json!({ "id": format!("scale/threads/{threads}"), "value": seconds, "unit": "s",
-                "threads": threads, "times": one / seconds, "machine_times": machine }));
+            best[threads - 1] = found.epochs.iter().copied().fold(best[threads - 1], f64::min);
         }
+        let [one, two] = best;
+        println!(
+            "an epoch of 200 images in {one:.2} s on one thread, {two:.2} s on two: {:.2} times as fast (least of four)",
+            one / two
+        );
         println!(
             "the machine's own peak on two threads, before, between and after: {machine:.2?} times that on one"
         );
+        for (threads, seconds) in [(1, one), (2, two)] {
+            rows.push(json!({ "id": format!("scale/threads/{threads}"), "value": seconds, "unit": "s",
+                "threads": threads, "times": one / seconds, "machine_times": machine }));
+        }
         Ok(rows)
     }
 }
