@@ -89,7 +89,7 @@ impl Step {
     ) -> anyhow::Result<Self> {
         let graph = graph(net, common.size)?;
         let params = ParamStore::init(&graph, 1);
-        let mut session = engine.open(graph.clone(), &params)?;
+        let mut session = engine.open_owned(graph.clone(), params)?;
         let mask = trained(&graph, net, mode);
         let infer = mode == "infer";
         let rates = mask.iter().map(|param| Rate { param, lr: 1e-4, weight_decay: 0.0 }).collect();

@@ -44,7 +44,8 @@ pub struct LoaderOptions {
     pub threads: usize,
     /// Batches made ahead.
     pub ahead: usize,
-    /// Bytes of decoded images that are kept from epoch to epoch. The batches do not depend on it.
+    /// Bytes of decoded images that are kept from epoch to epoch; images that are kept at the size of their files, which are
+    /// quick to decode again, take a quarter of it at most. The batches do not depend on it.
     pub cache_bytes: u64,
     /// The size at which images are decoded.
     pub working: Working,
@@ -371,7 +372,9 @@ impl Shared {
         }
         let image = self.dataset.load(sample, self.shorter_side).map_err(Failed::Sample)?;
         let bytes = image.data().len() as u64;
-        let reserve = |used: u64| (used + bytes <= self.options.cache_bytes).then_some(used + bytes);
+        let was_larger = self.shorter_side.is_some_and(|side| image.width().min(image.height()) >= side);
+        let room = self.options.cache_bytes / if was_larger { 1 } else { 4 };
+        let reserve = |used: u64| (used + bytes <= room).then_some(used + bytes);
         if self.dataset.is_decoded_anew()
             && self.cache.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok()
         {

@@ -6,6 +6,7 @@ use defrost_graph::Origin;
 use defrost_tensor::{Kernels, Layout};
 
 use crate::buffers::check;
+use crate::compiled::Folds;
 use crate::interpreter::{Interpreter, Key, Stepping};
 use crate::{ExecError, Images, StepOutput, TrainBatch};
 
@@ -56,6 +57,7 @@ impl<K: Kernels> Interpreter<K> {
     /// Drops all plans, and with them what lies in their buffers.
     pub(crate) fn forget_plans(&mut self) {
         self.plans.clear();
+        self.folds = Folds::default();
         (self.staged, self.started) = (None, None);
     }
 

@@ -23,6 +23,30 @@ pub(crate) fn load<K: Kernels>(
     Ok(())
 }
 
+/// Writes all of `params` into `buffers`, one a parameter; each value is gone when it is there. Those that somebody else has
+/// too are copied.
+pub(crate) fn give<K: Kernels>(
+    kernels: &K,
+    graph: &Graph,
+    params: ParamStore,
+    buffers: &mut [Option<K::Buf>],
+) -> Result<(), ExecError> {
+    let names = params.iter().map(|(name, _)| name).eq(graph.params().iter().map(|p| p.name.as_str()));
+    if !names {
+        // Weights of another network, or of one in another order: found by name.
+        return load(kernels, graph, &params, buffers);
+    }
+    for ((param, buffer), value) in graph.params().iter().zip(buffers).zip(params.into_values()) {
+        check("parameter", 1, param.len(), value.len())?;
+        let buffer = buffer.as_mut().expect("buffers are in place");
+        match value.try_into_data() {
+            Ok(data) => kernels.upload_owned(param.layout(), data, buffer)?,
+            Err(shared) => kernels.upload(param.layout(), shared.data(), buffer)?,
+        }
+    }
+    Ok(())
+}
+
 /// The values of `buffers`, one a parameter, each as `value` gives it.
 pub(crate) fn gather<B>(
     graph: &Graph,
@@ -41,6 +65,7 @@ pub(crate) struct Store<'a, B> {
     pub(crate) grads: &'a mut [Option<B>],
     pub(crate) slots: &'a mut [Option<B>],
     pub(crate) own: &'a mut [Option<B>],
+    pub(crate) folds: &'a mut [Option<B>],
 }
 
 impl<B> Store<'_, B> {
@@ -50,6 +75,7 @@ impl<B> Store<'_, B> {
             Place::Grad(i) => &mut self.grads[i],
             Place::Slot(i) => &mut self.slots[i],
             Place::Own(i) => &mut self.own[i],
+            Place::Folded(i) => &mut self.folds[i],
         }
     }
 
@@ -67,6 +93,7 @@ impl<B> Store<'_, B> {
             Place::Grad(i) => &self.grads[i],
             Place::Slot(i) => &self.slots[i],
             Place::Own(i) => &self.own[i],
+            Place::Folded(i) => &self.folds[i],
         };
         slot.as_ref().expect("a call reads no buffer that it writes")
     }

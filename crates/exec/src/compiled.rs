@@ -17,6 +17,50 @@ pub(crate) enum Place {
     Slot(usize),
     /// A buffer of this plan.
     Own(usize),
+    /// A folded weight or bias, shared by all plans of the phase.
+    Folded(usize),
+}
+
+/// Folded weights: the plans of a phase fold a convolution alike, if they fold it, and share the result.
+pub(crate) struct Folds<B> {
+    places: HashMap<Origin, usize>,
+    pub(crate) buffers: Vec<Option<B>>,
+    /// Of which weights each was made, by the session's count of changes.
+    made_of: Vec<Option<u64>>,
+}
+
+impl<B> Default for Folds<B> {
+    fn default() -> Self {
+        Self { places: HashMap::new(), buffers: Vec::new(), made_of: Vec::new() }
+    }
+}
+
+impl<B> Folds<B> {
+    /// The place of `origin`, made where there is none yet.
+    fn place<K: Kernels<Buf = B>>(
+        &mut self,
+        kernels: &K,
+        origin: Origin,
+        layout: Layout,
+    ) -> Result<usize, KernelError> {
+        if let Some(&place) = self.places.get(&origin) {
+            return Ok(place);
+        }
+        self.buffers.push(Some(kernels.alloc(layout)?));
+        self.made_of.push(None);
+        self.places.insert(origin, self.buffers.len() - 1);
+        Ok(self.buffers.len() - 1)
+    }
+
+    /// Whether all of `plan`'s were made of weights that are not older than `version`.
+    pub(crate) fn are_of(&self, plan: &Compiled<B>, version: u64) -> bool {
+        plan.folds.iter().all(|&i| self.made_of[i].is_some_and(|made| made >= version))
+    }
+
+    /// Those of `plan` were made now.
+    pub(crate) fn made(&mut self, plan: &Compiled<B>, version: u64) {
+        plan.folds.iter().for_each(|&i| self.made_of[i] = Some(version));
+    }
 }
 
 /// A plan over places.
@@ -25,29 +69,39 @@ pub(crate) struct Compiled<B> {
     pub(crate) setup: Vec<Call<Place, Place>>,
     pub(crate) prefix: Vec<Call<Place, Place>>,
     pub(crate) suffix: Vec<Call<Place, Place>>,
-    /// Buffers of this plan: the batch, the cut, the output, folded weights.
+    /// Buffers of this plan: the batch, the cut, the output.
     pub(crate) own: Vec<Option<B>>,
+    /// Its places among the [`Folds`].
+    folds: Vec<usize>,
     places: HashMap<Value, Place>,
     by_origin: HashMap<Origin, Place>,
-    /// The weights that the folded copies were made of, by the session's count of changes.
-    pub(crate) folded_at: Option<u64>,
 }
 
 impl<B> Compiled<B> {
     /// Resolves `plan`, allocating what it keeps to itself.
-    pub(crate) fn new<K: Kernels<Buf = B>>(kernels: &K, plan: Plan) -> Result<Self, KernelError> {
+    pub(crate) fn new<K: Kernels<Buf = B>>(
+        kernels: &K,
+        plan: Plan,
+        shared: &mut Folds<B>,
+    ) -> Result<Self, KernelError> {
         // Large slots first, so that the plans of one session share large buffers with large ones.
         let mut rank: Vec<_> = (0..plan.slots.bytes.len()).collect();
         rank.sort_by_key(|&s| std::cmp::Reverse(plan.slots.bytes[s]));
         let mut place_of_slot = vec![0; rank.len()];
         rank.iter().enumerate().for_each(|(place, &slot)| place_of_slot[slot] = place);
 
-        let (mut own, mut places, mut by_origin) = (Vec::new(), HashMap::new(), HashMap::new());
+        let (mut own, mut folds) = (Vec::new(), Vec::new());
+        let (mut places, mut by_origin) = (HashMap::new(), HashMap::new());
         for (value, info) in plan.values.iter() {
             let place = match (info.origin, plan.slots.of[value.index()]) {
                 (Origin::Param(id), _) => Place::Param(id.index()),
                 (_, Some(slot)) => Place::Slot(place_of_slot[slot]),
                 (Origin::ParamGrad(id), None) => Place::Grad(id.index()),
+                (origin @ Origin::Folded(..), None) => {
+                    let at = shared.place(kernels, origin, info.layout)?;
+                    folds.push(at);
+                    Place::Folded(at)
+                }
                 (origin, None) => {
                     let tapped = plan.taps.iter().any(|(_, tap)| *tap == value);
                     let used =
@@ -74,7 +128,7 @@ impl<B> Compiled<B> {
             part.iter().map(|i| i.call.map(&mut { place }, &mut { place })).collect::<Vec<_>>()
         };
         let (setup, prefix, suffix) = (resolve(&plan.setup), resolve(&plan.prefix), resolve(&plan.suffix));
-        Ok(Self { setup, prefix, suffix, own, by_origin, folded_at: None, places, plan })
+        Ok(Self { setup, prefix, suffix, own, folds, by_origin, places, plan })
     }
 
     /// 32-bit elements that the shared slot at `place` must have.

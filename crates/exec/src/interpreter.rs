@@ -10,8 +10,8 @@ use defrost_plan::{Options, Plan, Purpose, Update, flops};
 use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout, call};
 
 use crate::batch::Staged;
-use crate::buffers::{Store, gather, load};
-use crate::compiled::{Compiled, Place};
+use crate::buffers::{Store, gather, give, load};
+use crate::compiled::{Compiled, Folds, Place};
 use crate::optimizer::{Optimizer, read};
 use crate::profile::Profile;
 use crate::stepper::Stepper;
@@ -54,6 +54,7 @@ pub struct Interpreter<K: Kernels> {
     /// The batch that is on the device to be run next, and the plan whose loss was not read yet.
     pub(crate) staged: Option<Staged>,
     pub(crate) started: Option<Key>,
+    pub(crate) folds: Folds<K::Buf>,
     /// Counts changes of any weight; `loaded` is the count at the last change from outside.
     pub(crate) version: u64,
     loaded: u64,
@@ -68,13 +69,31 @@ impl<K: Kernels> Interpreter<K> {
     /// # Errors
     /// No room, a lost device, weights of another network.
     pub fn new(kernels: Arc<K>, graph: Arc<Graph>, params: &ParamStore) -> Result<Self, ExecError> {
+        let mut session = Self::empty(kernels, graph)?;
+        session.set_params(params)?;
+        Ok(session)
+    }
+
+    /// The same with `params` that nobody needs any more: what is on the device is gone from the host.
+    ///
+    /// # Errors
+    /// As [`Interpreter::new`].
+    pub fn owning(kernels: Arc<K>, graph: Arc<Graph>, params: ParamStore) -> Result<Self, ExecError> {
+        let mut session = Self::empty(kernels, graph)?;
+        give(&*session.kernels, &session.graph, params, &mut session.params)?;
+        session.loaded_anew();
+        Ok(session)
+    }
+
+    /// With room for the weights alone.
+    fn empty(kernels: Arc<K>, graph: Arc<Graph>) -> Result<Self, ExecError> {
         let alloc = |p: &defrost_graph::Param| kernels.alloc(p.layout()).map(Some);
-        let buffers = graph.params().iter().map(alloc).collect::<Result<Vec<_>, _>>()?;
+        let params = graph.params().iter().map(alloc).collect::<Result<Vec<_>, _>>()?;
         let grads = graph.params().iter().map(|_| None).collect();
-        let mut session = Self {
+        Ok(Self {
             kernels,
             graph,
-            params: buffers,
+            params,
             grads,
             average: Vec::new(),
             optimizer: Optimizer::default(),
@@ -84,13 +103,12 @@ impl<K: Kernels> Interpreter<K> {
             plans: HashMap::new(),
             staged: None,
             started: None,
+            folds: Folds::default(),
             version: 0,
             loaded: 0,
             profile: None,
             known: RefCell::default(),
-        };
-        session.set_params(params)?;
-        Ok(session)
+        })
     }
 
     /// Makes sure that the plan for `key` is there, and its folded weights up to date.
@@ -103,9 +121,9 @@ impl<K: Kernels> Interpreter<K> {
         // Folded weights of a training plan are frozen ones: only a load changes them.
         let trains = matches!(key.1, None | Some(Wanted::Gradients));
         let current = if trains { self.loaded } else { self.version };
-        if self.plans[&key].folded_at != Some(current) {
+        if !self.folds.are_of(&self.plans[&key], current) {
             self.run(key, |c| (&c.setup, &c.plan.setup), None)?;
-            self.plans.get_mut(&key).expect("inserted above").folded_at = Some(current);
+            self.folds.made(&self.plans[&key], self.version);
         }
         Ok(())
     }
@@ -140,7 +158,7 @@ impl<K: Kernels> Interpreter<K> {
 
     /// Takes the memory that a plan needs.
     fn reserve(&mut self, plan: Plan) -> Result<Compiled<K::Buf>, KernelError> {
-        let compiled = Compiled::new(&*self.kernels, plan)?;
+        let compiled = Compiled::new(&*self.kernels, plan, &mut self.folds)?;
         for (i, len) in compiled.slot_lens().into_iter().enumerate() {
             if i == self.slots.len() {
                 self.slots.push(None);
@@ -201,8 +219,13 @@ impl<K: Kernels> Interpreter<K> {
     ) -> Result<(), ExecError> {
         let compiled = self.plans.get_mut(&key).expect("a plan is prepared before it runs");
         let mut own = std::mem::take(&mut compiled.own);
-        let mut store =
-            Store { params: &mut self.params, grads: &mut self.grads, slots: &mut self.slots, own: &mut own };
+        let mut store = Store {
+            params: &mut self.params,
+            grads: &mut self.grads,
+            slots: &mut self.slots,
+            own: &mut own,
+            folds: &mut self.folds.buffers,
+        };
         let mut result = Ok(());
         let mut taken = Vec::new();
         let (calls, instructions) = part(compiled);
@@ -286,6 +309,7 @@ impl<K: Kernels> Interpreter<K> {
                 &mut self.plans.get_mut(&key).expect("a plan is prepared before it is read").own[i]
             }
             Place::Slot(i) => &mut self.slots[i],
+            Place::Folded(i) => &mut self.folds.buffers[i],
             Place::Param(i) => &mut self.params[i],
             Place::Grad(i) => &mut self.grads[i],
         };

@@ -42,6 +42,15 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// No room, a lost device.
     fn open(&self, graph: Arc<Graph>, params: &ParamStore) -> Result<Box<dyn Session>, ExecError>;
+
+    /// The same with weights that nobody needs any more: where buffers lie in this machine's memory, the host's copy goes as
+    /// the device's comes, so that both together never take much more than one does.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    fn open_owned(&self, graph: Arc<Graph>, params: ParamStore) -> Result<Box<dyn Session>, ExecError> {
+        self.open(graph, &params)
+    }
 }
 
 /// The pictures of a batch.

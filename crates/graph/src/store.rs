@@ -98,6 +98,11 @@ impl ParamStore {
         Ok(())
     }
 
+    /// The values alone, in the table's order.
+    pub fn into_values(self) -> impl ExactSizeIterator<Item = HostTensor> {
+        self.values.into_iter()
+    }
+
     /// Names and values in the table's order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &HostTensor)> {
         self.names.iter().map(String::as_str).zip(&self.values)

@@ -33,4 +33,8 @@ impl Engine for CpuEngine {
     fn open(&self, graph: Arc<Graph>, params: &ParamStore) -> Result<Box<dyn Session>, ExecError> {
         Ok(Box::new(Interpreter::new(Arc::clone(&self.kernels), graph, params)?))
     }
+
+    fn open_owned(&self, graph: Arc<Graph>, params: ParamStore) -> Result<Box<dyn Session>, ExecError> {
+        Ok(Box::new(Interpreter::owning(Arc::clone(&self.kernels), graph, params)?))
+    }
 }

@@ -108,6 +108,24 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
+    fn upload_owned(&self, layout: Layout, mut host: Vec<f32>, dst: &mut CpuBuf) -> Result<(), KernelError> {
+        /// Elements that are moved at once: what is in memory twice.
+        const PIECE: usize = 1 << 20;
+        if let Layout::Plain(len) = layout {
+            assert_eq!(host.len(), len, "an upload of another length than its buffer");
+            // From the end: allocators give the pages behind what is left of a large vector back where it lies.
+            while host.len() > PIECE {
+                let rest = host.len() - PIECE;
+                dst.0[rest..rest + PIECE].copy_from_slice(&host[rest..]);
+                host.truncate(rest);
+                host.shrink_to_fit();
+            }
+            dst.0[..host.len()].copy_from_slice(&host);
+            return Ok(());
+        }
+        self.upload(layout, &host, dst)
+    }
+
     fn upload_pixels(
         &self,
         shape: Shape4,

@@ -28,6 +28,17 @@ fn published_orders_go_in_and_come_out() {
 }
 
 #[test]
+fn values_that_are_given_away_arrive_as_those_that_are_lent() {
+    let kernels = CpuKernels::new(Some(1));
+    for layout in [Layout::Plain((5 << 19) + 3), Layout::Plain(7), Layout::ConvWeight([4, 3, 2, 1])] {
+        let host: Vec<f32> = (0..layout.len()).map(|v| v as f32).collect();
+        let mut given = kernels.alloc(layout).unwrap();
+        kernels.upload_owned(layout, host.clone(), &mut given).unwrap();
+        assert!(given.as_slice() == upload(&kernels, layout, &host).as_slice());
+    }
+}
+
+#[test]
 fn a_convolution_runs_in_slots_that_are_longer_than_its_values() {
     let kernels = CpuKernels::new(Some(1));
     let (desc, input) = (ConvDesc::new(2, 1, 2, 1, 0), Shape4::new(1, 2, 2, 2));

@@ -64,6 +64,14 @@ impl HostTensor {
         self.0.into_owned().into_raw_vec_and_offset().0
     }
 
+    /// The elements as a vector if nobody shares them, else the tensor as it was.
+    ///
+    /// # Errors
+    /// The tensor, where it shares its elements.
+    pub fn try_into_data(self) -> Result<Vec<f32>, Self> {
+        self.0.try_into_owned_nocopy().map(|array| array.into_raw_vec_and_offset().0).map_err(Self)
+    }
+
     /// The same elements under another shape.
     ///
     /// # Errors
@@ -121,7 +129,9 @@ mod tests {
     fn writing_a_clone_leaves_the_original() {
         let a = HostTensor::zeros([2]);
         let mut b = a.clone();
+        let b_shares = b.clone().try_into_data().is_err();
         b.data_mut()[0] = 1.0;
         assert_eq!(a.data(), [0.0, 0.0]);
+        assert_eq!((b_shares, b.try_into_data()), (true, Ok(vec![1.0, 0.0])));
     }
 }

@@ -161,6 +161,15 @@ pub trait Kernels {
     /// [`KernelError::DeviceLost`].
     fn upload(&self, layout: Layout, host: &[f32], dst: &mut Self::Buf) -> Result<(), KernelError>;
 
+    /// [`Kernels::upload`] of values that nobody needs on the host any more: a backend whose buffers lie in the same memory may
+    /// give them back as it goes.
+    ///
+    /// # Errors
+    /// [`KernelError::DeviceLost`].
+    fn upload_owned(&self, layout: Layout, host: Vec<f32>, dst: &mut Self::Buf) -> Result<(), KernelError> {
+        self.upload(layout, &host, dst)
+    }
+
     /// Writes pictures (`n, h, w, c` bytes) into an activation of `shape`, in the same order.
     ///
     /// # Errors

@@ -62,7 +62,8 @@ pub struct Options<'a> {
     pub on_event: Box<dyn FnMut(&Event) + 'a>,
     /// Threads that decode and augment; `None` as many as the loader thinks right.
     pub loader_threads: Option<usize>,
-    /// Bytes of decoded images that are kept from epoch to epoch.
+    /// Bytes of decoded images that are kept from epoch to epoch
+    /// ([`LoaderOptions::cache_bytes`](defrost_data::LoaderOptions::cache_bytes)); a quarter as many of those that are measured on.
     pub image_cache: u64,
     /// How often everything is saved within an epoch; `None`: at its end only.
     pub save_every: Option<Duration>,

@@ -264,6 +264,7 @@ impl<'a> Trainer<'a> {
             // These are the weights to be measured: no average of others, no features of others.
             self.cache = None;
             self.session.set_average(None)?;
+            self.session.set_optimizer(&[])?;
             self.session.set_params(&params)?;
             match self.measure()? {
                 Some(outputs) => {
@@ -360,7 +361,10 @@ fn loader_options(job: &Job, options: &Options<'_>) -> LoaderOptions {
 }
 
 fn in_order(job: &Job, options: &Options<'_>) -> LoaderOptions {
-    LoaderOptions { sampling: Sampling::Sequential, drop_last: false, ..loader_options(job, options) }
+    let options = loader_options(job, options);
+    // Measured once an epoch, and most often fewer.
+    let cache_bytes = options.cache_bytes / 4;
+    LoaderOptions { sampling: Sampling::Sequential, drop_last: false, cache_bytes, ..options }
 }
 
 /// What can be refused before a device is asked.

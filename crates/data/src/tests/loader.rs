@@ -205,6 +205,26 @@ fn the_working_size_is_a_matter_of_options_only() {
 }
 
 #[test]
+fn images_that_are_quick_to_decode_take_a_quarter_of_the_cache() {
+    for (working, each, kept) in [(Working::Full, 60_000, 2), (Working::Shorter(50), 15_000, 8)] {
+        let folder = tempdir().unwrap();
+        for name in ["a", "b"] {
+            for i in 0..5 {
+                let picture = super::picture(200, 100, [i, 50, 90]);
+                let file = folder.path().join(name).join(format!("{i}.png"));
+                write(&file, &super::bytes(picture, image::ImageFormat::Png));
+            }
+        }
+        let dataset = Arc::new(Dataset::open(folder.path(), &Options::default()).unwrap());
+        let options = LoaderOptions { working, cache_bytes: 8 * each, ..small(Sampling::Sequential, 0) };
+        let loader = Loader::new(dataset, Pipeline::default(), options).unwrap();
+        run(&loader, 0);
+        std::fs::remove_dir_all(folder.path()).unwrap();
+        assert_eq!((0..10).filter(|&sample| loader.view(0, sample).is_ok()).count(), kept, "{working:?}");
+    }
+}
+
+#[test]
 fn files_to_predict_have_no_labels() {
     let folder = tempdir().unwrap();
     write(&folder.path().join("x.png"), &png(3));
