@@ -42,7 +42,7 @@ pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
             graph,
             (phase, marking),
             batch,
-            defrost::exec::Options::default().applying(true),
+            defrost::exec::Options::default().applying(true).packing(true),
             room,
         )?;
         let plan = Plan::new(graph, marking, batch, Purpose::Train(loss), options)?;

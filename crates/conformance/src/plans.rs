@@ -92,12 +92,14 @@ fn passes() -> Vec<(&'static str, Options)> {
         ("folded", with(|o| o.fold = true)),
         ("fused", with(|o| o.fuse = true)),
         ("in shared slots", with(|o| o.share = true)),
+        ("in pieces of one buffer", with(|o| (o.share, o.pack) = (true, true))),
         ("norms again", with(|o| (o.fuse, o.share, o.renorm) = (true, true, true))),
         ("folded and fused", with(|o| (o.fold, o.fuse) = (true, true))),
         ("all passes", Options::default()),
+        ("all passes, packed", Options::default().packing(true)),
         ("all passes, gradients added up", Options::default().accumulating()),
         ("computed again", Options::raw().recomputing()),
-        ("all passes, computed again", Options::default().recomputing()),
+        ("all passes, computed again", Options::default().recomputing().packing(true)),
     ]
 }
 
@@ -162,7 +164,7 @@ impl Script {
         tolerance: f64,
     ) -> Result<(), ExecError> {
         let mut session = open(kernels, network)?;
-        let options = Options::default().applying(true);
+        let options = Options::default().applying(true).packing(true);
         session.begin(Phase { marking: marking.clone(), loss: network.loss, options })?;
         for (at, want) in self.steps.iter().enumerate() {
             let batch = network.batch(at, network.n);

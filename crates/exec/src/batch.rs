@@ -54,6 +54,22 @@ impl<K: Kernels> Interpreter<K> {
         Ok(StepOutput { loss: f64::from(stats[0]), hits: stats[1] as usize })
     }
 
+    /// Makes sure that what trains has gradients of its own, where they were used up as they were made so far.
+    pub(crate) fn keep_gradients(&mut self) -> Result<(), ExecError> {
+        let Some(phase) = self.phase.as_ref() else { return Ok(()) };
+        for (id, grad) in self.graph.param_ids().zip(&mut self.grads) {
+            if phase.marking.params.trains(id) && grad.is_none() {
+                *grad = Some(self.kernels.alloc(self.graph.param(id).layout())?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the phase uses gradients up as they are made.
+    pub(crate) fn applies(&self) -> bool {
+        self.phase.as_ref().is_some_and(|p| p.options.apply && !p.options.accumulate)
+    }
+
     /// Drops all plans, and with them what lies in their buffers.
     pub(crate) fn forget_plans(&mut self) {
         self.plans.clear();

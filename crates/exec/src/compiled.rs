@@ -6,6 +6,8 @@ use defrost_graph::{Instruction, Origin, Value};
 use defrost_plan::Plan;
 use defrost_tensor::{Call, KernelError, Kernels, Layout};
 
+use crate::arena::Pieces;
+
 /// Where an operand's buffer is kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Place {
@@ -13,12 +15,19 @@ pub(crate) enum Place {
     Param(usize),
     /// A parameter's gradient, by its id.
     Grad(usize),
-    /// A slot shared by all plans of the session.
+    /// A slot: shared by all plans of the session, or a piece of its arena.
     Slot(usize),
     /// A buffer of this plan.
     Own(usize),
     /// A folded weight or bias, shared by all plans of the phase.
     Folded(usize),
+}
+
+impl Place {
+    /// The slot, where it is one.
+    pub(crate) fn slot(self) -> Option<usize> {
+        if let Self::Slot(slot) = self { Some(slot) } else { None }
+    }
 }
 
 /// Folded weights: the plans of a phase fold a convolution alike, if they fold it, and share the result.
@@ -71,6 +80,8 @@ pub(crate) struct Compiled<B> {
     pub(crate) suffix: Vec<Call<Place, Place>>,
     /// Buffers of this plan: the batch, the cut, the output.
     pub(crate) own: Vec<Option<B>>,
+    /// Its slots where they are pieces of the session's arena.
+    pub(crate) pieces: Option<Pieces>,
     /// Its places among the [`Folds`].
     folds: Vec<usize>,
     places: HashMap<Value, Place>,
@@ -86,7 +97,10 @@ impl<B> Compiled<B> {
     ) -> Result<Self, KernelError> {
         // Large slots first, so that the plans of one session share large buffers with large ones.
         let mut rank: Vec<_> = (0..plan.slots.bytes.len()).collect();
-        rank.sort_by_key(|&s| std::cmp::Reverse(plan.slots.bytes[s]));
+        let packed = !plan.slots.starts.is_empty();
+        if !packed {
+            rank.sort_by_key(|&s| std::cmp::Reverse(plan.slots.bytes[s]));
+        }
         let mut place_of_slot = vec![0; rank.len()];
         rank.iter().enumerate().for_each(|(place, &slot)| place_of_slot[slot] = place);
 
@@ -128,11 +142,17 @@ impl<B> Compiled<B> {
             part.iter().map(|i| i.call.map(&mut { place }, &mut { place })).collect::<Vec<_>>()
         };
         let (setup, prefix, suffix) = (resolve(&plan.setup), resolve(&plan.prefix), resolve(&plan.suffix));
-        Ok(Self { setup, prefix, suffix, own, folds, by_origin, places, plan })
+        let elements = |bytes: &usize| bytes / 4;
+        let ranges = plan.slots.starts.iter().map(elements).zip(plan.slots.bytes.iter().map(elements));
+        let pieces = packed.then(|| Pieces::new(ranges.collect()));
+        Ok(Self { setup, prefix, suffix, own, pieces, folds, by_origin, places, plan })
     }
 
-    /// 32-bit elements that the shared slot at `place` must have.
+    /// 32-bit elements that each of the shared slots must have.
     pub(crate) fn slot_lens(&self) -> Vec<usize> {
+        if self.pieces.is_some() {
+            return Vec::new();
+        }
         let mut lens: Vec<_> = self.plan.slots.bytes.iter().map(|bytes| bytes.div_ceil(4)).collect();
         lens.sort_unstable_by(|a, b| b.cmp(a));
         lens

@@ -9,6 +9,7 @@ use defrost_graph::{Graph, Instruction, NodeId, Param, ParamId, ParamStore, Valu
 use defrost_plan::{Options, Plan, Purpose, Update, flops};
 use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout, call};
 
+use crate::arena::Arena;
 use crate::batch::Staged;
 use crate::buffers::{Store, gather, give, load};
 use crate::compiled::{Compiled, Folds, Place};
@@ -42,14 +43,16 @@ pub struct Interpreter<K: Kernels> {
     pub(crate) kernels: Arc<K>,
     pub(crate) graph: Arc<Graph>,
     params: Vec<Option<K::Buf>>,
-    grads: Vec<Option<K::Buf>>,
+    pub(crate) grads: Vec<Option<K::Buf>>,
     /// The average of the parameters; empty where there is none.
     average: Vec<Option<K::Buf>>,
     optimizer: Optimizer<K::Buf>,
     /// Buffers shared by all plans, large ones first.
     slots: Vec<Option<K::Buf>>,
     slot_lens: Vec<usize>,
-    phase: Option<Phase>,
+    /// What the slots of packed plans are pieces of.
+    arena: Arena<K::Buf>,
+    pub(crate) phase: Option<Phase>,
     pub(crate) plans: HashMap<Key, Compiled<K::Buf>>,
     /// The batch that is on the device to be run next, and the plan whose loss was not read yet.
     pub(crate) staged: Option<Staged>,
@@ -99,6 +102,7 @@ impl<K: Kernels> Interpreter<K> {
             optimizer: Optimizer::default(),
             slots: Vec::new(),
             slot_lens: Vec::new(),
+            arena: Arena::default(),
             phase: None,
             plans: HashMap::new(),
             staged: None,
@@ -117,6 +121,11 @@ impl<K: Kernels> Interpreter<K> {
             let plan = self.make(key)?;
             let compiled = self.reserve(plan).map_err(|e| self.no_room(key, e))?;
             self.plans.insert(key, compiled);
+        }
+        let Compiled { pieces, plan, .. } = &self.plans[&key];
+        if pieces.is_some() {
+            let reserved = self.arena.reserve(&*self.kernels, plan.slots.total() / 4);
+            reserved.map_err(|e| self.no_room(key, e))?;
         }
         // Folded weights of a training plan are frozen ones: only a load changes them.
         let trains = matches!(key.1, None | Some(Wanted::Gradients));
@@ -137,12 +146,14 @@ impl<K: Kernels> Interpreter<K> {
                     if let Wanted::Node(until) = wanted { Purpose::Infer { until } } else { Purpose::Stages };
                 let marking = phase.map(|p| p.marking.clone());
                 let marking = marking.unwrap_or_else(|| defrost_graph::Marking::frozen(&self.graph));
-                let options = phase.map_or_else(Options::default, |p| p.options).storing(width);
+                let options = phase.map_or_else(|| Options::default().packing(true), |p| p.options);
+                let options = self.able(options).storing(width);
                 Plan::new(&self.graph, &marking, n, purpose, options)?
             }
             training => {
                 let Phase { marking, loss, options } = phase.ok_or(ExecError::NoPhase)?;
-                let options = options.applying(options.apply && training.is_none()).storing(width);
+                let options = options.applying(options.apply && training.is_none());
+                let options = self.able(options).storing(width);
                 Plan::new(&self.graph, marking, n, Purpose::Train(*loss), options)?
             }
         };
@@ -156,9 +167,17 @@ impl<K: Kernels> Interpreter<K> {
         Ok(plan)
     }
 
+    /// `options` without what this device cannot do.
+    fn able(&self, options: Options) -> Options {
+        options.packing(options.pack && self.kernels.splitter().is_some())
+    }
+
     /// Takes the memory that a plan needs.
     fn reserve(&mut self, plan: Plan) -> Result<Compiled<K::Buf>, KernelError> {
         let compiled = Compiled::new(&*self.kernels, plan, &mut self.folds)?;
+        if compiled.pieces.is_some() {
+            self.arena.reserve(&*self.kernels, compiled.plan.slots.total() / 4)?;
+        }
         for (i, len) in compiled.slot_lens().into_iter().enumerate() {
             if i == self.slots.len() {
                 self.slots.push(None);
@@ -182,10 +201,10 @@ impl<K: Kernels> Interpreter<K> {
         let wanted_mb = self.make(key).map_or(0, |p| p.memory(&self.graph, 2).total() >> 20);
         let halves = std::iter::successors(Some(n.next_power_of_two() / 2), |n| Some(n / 2));
         let fits = halves.take_while(|&n| n > 0).find(|&n| {
-            self.release();
+            self.forget();
             self.make((n, wanted)).is_ok_and(|plan| self.holds(plan, wanted.is_none()))
         });
-        self.release();
+        self.forget();
         ExecError::NoRoom { device, n, wanted_mb, fits }
     }
 
@@ -204,10 +223,11 @@ impl<K: Kernels> Interpreter<K> {
     }
 
     /// Gives back what plans hold; it is made anew where it is needed.
-    fn release(&mut self) {
+    fn forget(&mut self) {
         self.forget_plans();
         self.slots.clear();
         self.slot_lens.clear();
+        self.arena = Arena::default();
     }
 
     /// Runs one part of a plan.
@@ -219,10 +239,15 @@ impl<K: Kernels> Interpreter<K> {
     ) -> Result<(), ExecError> {
         let compiled = self.plans.get_mut(&key).expect("a plan is prepared before it runs");
         let mut own = std::mem::take(&mut compiled.own);
+        let mut pieces = compiled.pieces.take().zip(self.kernels.splitter());
+        let (mut in_place, mut wanted) = (Vec::new(), Vec::new());
+        if let Some((pieces, _)) = &pieces {
+            in_place.resize_with(pieces.ranges.len(), || None);
+        }
         let mut store = Store {
             params: &mut self.params,
             grads: &mut self.grads,
-            slots: &mut self.slots,
+            slots: if pieces.is_some() { &mut in_place } else { &mut self.slots },
             own: &mut own,
             folds: &mut self.folds.buffers,
         };
@@ -233,6 +258,16 @@ impl<K: Kernels> Interpreter<K> {
         for (at, (call, instruction)) in calls.iter().zip(instructions).enumerate() {
             let start = self.profile.is_some().then(Instant::now);
             let due: Vec<_> = std::iter::from_fn(|| updates.next_if(|u| u.after == at)).collect();
+            if let Some((pieces, tools)) = &mut pieces {
+                pieces.give_back(&mut self.arena, store.slots);
+                let grads = due.iter().filter(|u| !u.fused).map(|u| compiled.place(u.grad).0);
+                wanted.extend(grads.filter_map(Place::slot));
+                call.map(&mut |place: Place| wanted.extend(place.slot()), &mut |_| ());
+                call.map(&mut |_| (), &mut |place: Place| wanted.extend(place.slot()));
+                for slot in wanted.drain(..) {
+                    pieces.bring(&mut self.arena, *tools, slot, store.slots);
+                }
+            }
             if let (Some(stepping), Call::Gemm(gemm), [Update { param, fused: true, .. }]) =
                 (stepping, call, &due[..])
             {
@@ -284,23 +319,11 @@ impl<K: Kernels> Interpreter<K> {
             }
         }
         compiled.own = own;
-        result.map_err(|e| self.no_room(key, e))
-    }
-
-    /// Makes sure that what trains has gradients of its own, where they were used up as they were made so far.
-    pub(crate) fn keep_gradients(&mut self) -> Result<(), ExecError> {
-        let Some(phase) = self.phase.as_ref() else { return Ok(()) };
-        for (id, grad) in self.graph.param_ids().zip(&mut self.grads) {
-            if phase.marking.params.trains(id) && grad.is_none() {
-                *grad = Some(self.kernels.alloc(self.graph.param(id).layout())?);
-            }
+        if let Some((mut pieces, _)) = pieces {
+            pieces.give_back(&mut self.arena, &mut in_place);
+            compiled.pieces = Some(pieces);
         }
-        Ok(())
-    }
-
-    /// Whether the phase uses gradients up as they are made.
-    pub(crate) fn applies(&self) -> bool {
-        self.phase.as_ref().is_some_and(|p| p.options.apply && !p.options.accumulate)
+        result.map_err(|e| self.no_room(key, e))
     }
 
     pub(crate) fn buffer_mut(&mut self, key: Key, place: Place) -> &mut K::Buf {
@@ -526,6 +549,10 @@ impl<K: Kernels> Session for Interpreter<K> {
 
     fn set_optimizer(&mut self, state: &[(String, HostTensor)]) -> Result<(), ExecError> {
         self.optimizer.import(&*self.kernels, &self.graph, state)
+    }
+
+    fn release(&mut self) {
+        self.arena = Arena::default();
     }
 
     fn set_profiling(&mut self, on: bool) {

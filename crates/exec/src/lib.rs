@@ -4,6 +4,7 @@
 //! implements [`Kernels`](defrost_tensor::Kernels); [`Interpreter`] turns any such type into a [`Session`], one virtual
 //! call a step and none an op. Trainers and programs see [`Engine`] and [`Session`] only and carry no type parameter.
 
+mod arena;
 mod batch;
 mod buffers;
 mod compiled;

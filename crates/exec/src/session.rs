@@ -37,6 +37,11 @@ pub trait Engine: Send + Sync {
         4
     }
 
+    /// Whether its buffers can be cut and joined, so that plans take less memory with [`Options::pack`].
+    fn packs(&self) -> bool {
+        false
+    }
+
     /// Puts a network with these weights on the device.
     ///
     /// # Errors
@@ -374,6 +379,10 @@ pub trait Session {
     /// # Errors
     /// State of another network.
     fn set_optimizer(&mut self, state: &[(String, HostTensor)]) -> Result<(), ExecError>;
+
+    /// Gives back the memory that values of plans lie in, where they are pieces of one buffer ([`Options::pack`]). The next
+    /// step or evaluation takes it anew. For what needs much memory for a moment between them.
+    fn release(&mut self) {}
 
     /// Starts to time every kernel, or stops. Timing waits for the device after each call.
     fn set_profiling(&mut self, on: bool);

@@ -3,23 +3,50 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
-/// A zeroed f32 buffer that starts on a 64-byte boundary: a vector of 16 never straddles two cache lines.
+/// A zeroed f32 buffer that starts on a 64-byte boundary: a vector of 16 never straddles two cache lines. It can be cut into
+/// pieces, each of which is a buffer, and these joined again.
 #[derive(Debug)]
 pub struct AlignedBuf {
     ptr: NonNull<f32>,
     len: usize,
+    /// What it is a piece of; none where it has no elements.
+    memory: Option<Arc<Memory>>,
 }
 
-// SAFETY: the buffer owns its memory, as a `Vec<f32>` does.
+// SAFETY: no two buffers have an element in common, so each owns its own as a `Vec<f32>` does.
 unsafe impl Send for AlignedBuf {}
 // SAFETY: shared access only reads.
 unsafe impl Sync for AlignedBuf {}
 
+/// An allocation, given back with the last piece of it.
+#[derive(Debug)]
+struct Memory {
+    ptr: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: nothing is read or written through it; it is freed once, by whoever drops it last.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if mapped(self.layout) {
+            unmap(self.ptr, self.layout.size().next_multiple_of(PAGE));
+        } else {
+            // SAFETY: `zeroed` allocated it with this layout.
+            unsafe { dealloc(self.ptr.as_ptr(), self.layout) }
+        }
+    }
+}
+
 impl AlignedBuf {
     /// A buffer without elements; allocates nothing.
     pub const fn empty() -> Self {
-        Self { ptr: NonNull::<Line>::dangling().cast(), len: 0 }
+        Self { ptr: NonNull::<Line>::dangling().cast(), len: 0, memory: None }
     }
 
     /// A buffer of `len` zeros, or `None` where the system has no room for it.
@@ -28,12 +55,42 @@ impl AlignedBuf {
             return Some(Self::empty());
         }
         let layout = Self::layout(len)?;
-        if mapped(layout) {
-            return map(layout.size()).map(|ptr| Self { ptr: ptr.cast(), len });
-        }
-        // SAFETY: the layout's size is not zero.
-        let ptr = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(Self { ptr: ptr.cast(), len })
+        let ptr = match mapped(layout) {
+            true => map(layout.size())?,
+            // SAFETY: the layout's size is not zero.
+            false => NonNull::new(unsafe { alloc_zeroed(layout) })?,
+        };
+        Some(Self { ptr: ptr.cast(), len, memory: Some(Arc::new(Memory { ptr, layout })) })
+    }
+
+    /// Cuts the buffer in two: keeps the first `at` elements and returns the rest.
+    ///
+    /// # Panics
+    /// Where there are fewer than `at`.
+    #[must_use]
+    pub fn split_off(&mut self, at: usize) -> Self {
+        assert!(at <= self.len, "a cut at {at} of a buffer of {}", self.len);
+        // SAFETY: within the allocation, or at its end.
+        let ptr = unsafe { self.ptr.add(at) };
+        let rest = Self { ptr, len: self.len - at, memory: self.memory.clone() };
+        self.len = at;
+        rest
+    }
+
+    /// Undoes [`AlignedBuf::split_off`].
+    ///
+    /// # Panics
+    /// Where `next` is not the piece that follows.
+    #[must_use]
+    pub fn join(self, next: Self) -> Self {
+        let same = match (&self.memory, &next.memory) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        // SAFETY: at most the end of the allocation.
+        let end = unsafe { self.ptr.add(self.len) };
+        assert!(same && end == next.ptr, "these pieces do not follow on each other");
+        Self { len: self.len + next.len, ..self }
     }
 
     fn layout(len: usize) -> Option<Layout> {
@@ -123,19 +180,6 @@ const PAGE: usize = 64 << 10;
 #[repr(align(64))]
 struct Line(#[allow(dead_code)] [f32; 16]);
 
-impl Drop for AlignedBuf {
-    fn drop(&mut self) {
-        if let (1.., Some(layout)) = (self.len, Self::layout(self.len)) {
-            if mapped(layout) {
-                unmap(self.ptr.cast(), layout.size().next_multiple_of(PAGE));
-            } else {
-                // SAFETY: `zeroed` allocated it with this layout.
-                unsafe { dealloc(self.ptr.as_ptr().cast(), layout) }
-            }
-        }
-    }
-}
-
 impl Deref for AlignedBuf {
     type Target = [f32];
 
@@ -162,6 +206,25 @@ mod tests {
             assert!(zeroed_vec(len).is_some_and(|v| v.len() == len && v.iter().all(|&v| v == 0.0)));
         }
         assert!(zeroed_vec(1 << 60).is_none());
+    }
+
+    #[test]
+    fn pieces_are_buffers_and_become_the_whole_again() {
+        for len in [64, 2 * HUGE] {
+            let mut a = AlignedBuf::zeroed(len).unwrap();
+            let mut b = a.split_off(16);
+            let c = b.split_off(32);
+            a.fill(1.0);
+            b.fill(2.0);
+            assert_eq!((a.len(), b.len(), c.len(), c[0]), (16, 32, len - 48, 0.0));
+            drop(a);
+            let whole = b.join(c);
+            assert_eq!((whole[31], whole[32], whole.len()), (2.0, 0.0, len - 16));
+        }
+        let strangers = [(); 2].map(|()| AlignedBuf::zeroed(16).unwrap());
+        let [a, b] = strangers;
+        assert!(std::panic::catch_unwind(|| a.join(b)).is_err());
+        assert!(AlignedBuf::empty().split_off(0).is_empty());
     }
 
     #[test]

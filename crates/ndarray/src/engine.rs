@@ -30,6 +30,10 @@ impl Engine for CpuEngine {
         self.kernels.device()
     }
 
+    fn packs(&self) -> bool {
+        self.kernels.splitter().is_some()
+    }
+
     fn open(&self, graph: Arc<Graph>, params: &ParamStore) -> Result<Box<dyn Session>, ExecError> {
         Ok(Box::new(Interpreter::new(Arc::clone(&self.kernels), graph, params)?))
     }

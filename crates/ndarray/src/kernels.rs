@@ -3,7 +3,7 @@
 use defrost_kernels::conv::Algorithm;
 use defrost_kernels::{AlignedBuf, Isa, NoRoom, SliceKernels, Threads};
 use defrost_tensor::call::*;
-use defrost_tensor::{Call, KernelError, Kernels, Layout, PixelScale, Shape4};
+use defrost_tensor::{Call, KernelError, Kernels, Layout, PixelScale, Shape4, Splitter};
 
 /// A buffer of the CPU backend.
 #[derive(Debug)]
@@ -101,6 +101,14 @@ impl Kernels for CpuKernels {
     fn alloc(&self, layout: Layout) -> Result<CpuBuf, KernelError> {
         let no_room = || self.no_room(NoRoom { bytes: layout.len().saturating_mul(4) });
         AlignedBuf::zeroed(layout.len()).map(CpuBuf).ok_or_else(no_room)
+    }
+
+    fn splitter(&self) -> Option<Splitter<CpuBuf>> {
+        let split = |CpuBuf(mut first): CpuBuf, at| {
+            let rest = first.split_off(at);
+            (CpuBuf(first), CpuBuf(rest))
+        };
+        Some(Splitter { split, join: |CpuBuf(a), CpuBuf(b)| CpuBuf(a.join(b)) })
     }
 
     fn upload(&self, layout: Layout, host: &[f32], dst: &mut CpuBuf) -> Result<(), KernelError> {

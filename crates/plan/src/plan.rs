@@ -9,7 +9,7 @@ use defrost_graph::{
 };
 use defrost_tensor::{Call, Shape4};
 
-use crate::{Slots, cost, cut, fold, fuse, need, recompute, slots};
+use crate::{Sharing, Slots, cost, cut, fold, fuse, need, recompute, slots};
 
 /// What a plan is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,8 +27,8 @@ pub enum Purpose {
     Stages,
 }
 
-/// Which optional passes run. All but `accumulate` change memory and time, never a result by more than rounding; `share` and
-/// `recompute` not by a bit.
+/// Which optional passes run. All but `accumulate` change memory and time, never a result by more than rounding; `share`,
+/// `pack` and `recompute` not by a bit.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub struct Options {
@@ -38,6 +38,9 @@ pub struct Options {
     pub fuse: bool,
     /// Let values share buffers by lifetime.
     pub share: bool,
+    /// Where values share buffers, let them be pieces of a single one, which takes less memory: for devices whose buffers can be
+    /// cut and joined ([`Kernels::splitter`](defrost_tensor::Kernels::splitter)).
+    pub pack: bool,
     /// Compute again in the backward pass what it reads, where that takes less memory than keeping it.
     pub recompute: bool,
     /// Compute again in the backward pass what normalisations with their activations put out, right before a convolution's
@@ -74,6 +77,7 @@ impl Default for Options {
             fold: true,
             fuse: true,
             share: true,
+            pack: false,
             recompute: false,
             renorm: true,
             apply: false,
@@ -91,6 +95,7 @@ impl Options {
             fold: off,
             fuse: off,
             share: off,
+            pack: off,
             recompute: off,
             renorm: off,
             apply: off,
@@ -112,6 +117,20 @@ impl Options {
     /// For a backend that stores an activation's element in so many bytes.
     pub fn storing(self, activation_bytes: usize) -> Self {
         Self { activation_bytes, ..self }
+    }
+
+    /// With values as pieces of a single buffer, or not.
+    pub fn packing(self, pack: bool) -> Self {
+        Self { pack, ..self }
+    }
+
+    /// How values share memory.
+    fn sharing(self) -> Sharing {
+        match (self.share, self.pack) {
+            (false, _) => Sharing::Off,
+            (true, false) => Sharing::Slots,
+            (true, true) => Sharing::Packed,
+        }
     }
 
     /// With gradients added up.
@@ -313,8 +332,9 @@ impl Plan {
         let apply = options.apply && !options.accumulate && training;
         let mut updates = if apply { updates(&values, &instructions) } else { Vec::new() };
         let widths = slots::widths(&values, &instructions, options.activation_bytes);
-        let slots = slots::assign(&values, &widths, &instructions, &keep, &updates, options.share);
-        log.push(format!("slots: {} buffers, {:.1} MB", slots.bytes.len(), slots.total() as f64 * 1e-6));
+        let slots = slots::assign(&values, &widths, &instructions, &keep, &updates, options.sharing());
+        let what = if slots.starts.is_empty() { "buffers" } else { "pieces of one buffer" };
+        log.push(format!("slots: {} {what}, {:.1} MB", slots.bytes.len(), slots.total() as f64 * 1e-6));
         if apply {
             let fused = updates.iter().filter(|u| u.fused).count();
             log.push(format!("apply: {} steps as gradients are made, {fused} in pieces", updates.len()));

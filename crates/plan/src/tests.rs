@@ -1,8 +1,10 @@
 //! Passes on a small network: stem, a residual block with a downsampled skip, a head.
 
+use std::ops::Range;
+
 use defrost_graph::{
     Graph, GraphBuilder, Init, Instruction, Loss, Marking, NodeId, Origin, ParamId, ParamKind, ParamMask,
-    Pass, Statistics, op,
+    Pass, Statistics, Value, op,
 };
 use defrost_tensor::{Activation, ConvDesc, NormDesc, PoolDesc, Shape4};
 
@@ -122,22 +124,40 @@ fn fusion_takes_activations_gradients_and_sums_in() {
 
 /// Replays a plan on which value each slot holds: a read must find the value that the program means.
 fn replay(plan: &Plan) {
-    let mut holds = vec![None; plan.slots.bytes.len()];
+    let own_buffers: Vec<usize> = (0..plan.slots.bytes.len()).map(|slot| slot << 32).collect();
+    let starts = if plan.slots.starts.is_empty() { &own_buffers } else { &plan.slots.starts };
+    let range = |v: &Value| plan.slots.of[v.index()].map(|s| starts[s]..starts[s] + plan.slots.bytes[s]);
+    let meet = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
+    let mut holds: Vec<(Range<usize>, Value)> = Vec::new();
     for i in plan.calls() {
         let (reads, writes) = (i.call.reads(), i.call.writes());
-        for v in &reads {
-            if let Some(slot) = plan.slots.of[v.index()] {
-                assert_eq!(holds[slot], Some(*v), "{} reads a slot that holds another value", i.call.name());
-                assert!(writes.iter().all(|w| plan.slots.of[w.index()] != Some(slot)), "{}", i.call.name());
-            }
+        for (v, read) in reads.iter().filter_map(|v| Some((v, range(v)?))) {
+            let held = holds.iter().filter(|(held, _)| meet(held, &read)).map(|(_, v)| *v);
+            assert!(held.eq([*v]), "{} reads a slot that holds another value", i.call.name());
+            assert!(writes.iter().filter_map(range).all(|w| !meet(&w, &read)), "{}", i.call.name());
         }
-        for v in &writes {
-            if let Some(slot) = plan.slots.of[v.index()] {
-                assert!(plan.slots.bytes[slot] >= plan.bytes(*v));
-                holds[slot] = Some(*v);
-            }
+        for (v, written) in writes.iter().filter_map(|v| Some((v, range(v)?))) {
+            assert!(written.len() >= plan.bytes(*v));
+            holds.retain(|(held, _)| !meet(held, &written));
+            holds.push((written, *v));
         }
     }
+}
+
+/// Bytes of the values in slots that are in use at once, at most.
+fn most_in_use(plan: &Plan) -> usize {
+    let uses = |v: Value| {
+        let calls = plan.calls().enumerate();
+        let at: Vec<_> = calls
+            .filter(|(_, i)| i.call.reads().contains(&v) || i.call.writes().contains(&v))
+            .map(|(at, _)| at)
+            .collect();
+        Some((*at.first()?, *at.last()?))
+    };
+    let in_slots = plan.values.iter().filter(|(v, _)| plan.slots.of[v.index()].is_some());
+    let lives: Vec<_> = in_slots.filter_map(|(v, _)| Some((plan.bytes(v), uses(v)?))).collect();
+    let at = |at: usize| lives.iter().filter(|(_, (a, b))| (*a..=*b).contains(&at)).map(|(len, _)| len).sum();
+    (0..plan.calls().count()).map(at).max().unwrap_or(0)
 }
 
 #[test]
@@ -149,7 +169,20 @@ fn slots_never_mix_values_up_and_save_memory() {
         let raw = train(&graph, &marking, Options { share: false, ..Options::default() });
         replay(&raw);
         assert!(plan.slots.total() < raw.slots.total());
+        for options in [Options::default(), Options::default().applying(true)] {
+            let (plan, packed) =
+                (train(&graph, &marking, options), train(&graph, &marking, options.packing(true)));
+            replay(&packed);
+            // Never below what is in use at the same time.
+            assert!(packed.slots.total() <= plan.slots.total() + 64 * plan.slots.bytes.len());
+            assert!(packed.slots.total() >= most_in_use(&packed));
+        }
     }
+    let deep = deep(64);
+    let all = Marking::new(&deep, ParamMask::all(&deep));
+    let options = Options::default().applying(true);
+    let [slots, packed] = [false, true].map(|pack| train(&deep, &all, options.packing(pack)).slots.total());
+    assert!(packed < slots, "{packed} bytes in one buffer, {slots} in several");
 }
 
 #[test]

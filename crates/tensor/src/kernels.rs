@@ -109,6 +109,24 @@ pub enum KernelError {
     },
 }
 
+/// Cuts a buffer into pieces that are buffers themselves, and joins them again: values of a program that are not in use at the
+/// same time can lie anywhere in one buffer.
+#[derive(Debug)]
+pub struct Splitter<B> {
+    /// A buffer's first elements, so many, and the rest.
+    pub split: fn(B, usize) -> (B, B),
+    /// A piece and the one that follows it. Others are a bug and panic.
+    pub join: fn(B, B) -> B,
+}
+
+impl<B> Clone for Splitter<B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B> std::marker::Copy for Splitter<B> {}
+
 /// The kernels of a backend over its own buffers.
 ///
 /// The decision that shapes this trait: forward and backward are *separate, explicit* methods over buffers that the
@@ -152,6 +170,11 @@ pub trait Kernels {
     /// [`KernelError::OutOfMemory`].
     fn alloc_activation(&self, shape: Shape4) -> Result<Self::Buf, KernelError> {
         self.alloc(Layout::Activation(shape))
+    }
+
+    /// How buffers are cut and joined; `None` where they cannot be, and each value of a program needs a buffer of its own.
+    fn splitter(&self) -> Option<Splitter<Self::Buf>> {
+        None
     }
 
     /// Writes `host` (row-major, in the layout's host order) into `dst`, after all work given so far: calls that still run read

@@ -21,7 +21,7 @@ pub use call::Call;
 pub use desc::{Activation, ConvDesc, ConvKind, NormDesc, Padding, Pads, PoolDesc, RunningVariance};
 pub use dropout::dropout_keeps;
 pub use host::HostTensor;
-pub use kernels::{KernelError, Kernels, Layout, PixelScale};
+pub use kernels::{KernelError, Kernels, Layout, PixelScale, Splitter};
 pub use limit::Limit;
 pub use loss::ElementLoss;
 pub use shape::{Shape4, ShapeError};

@@ -9,6 +9,11 @@ use crate::{Epoch, Event, Place, Result};
 impl Trainer<'_> {
     /// What follows from an epoch that is done.
     pub(crate) fn after_epoch(&mut self, phase: &Phase, epoch: Epoch, metrics: &Metrics) -> Result<()> {
+        if self.saved.elapsed() >= self.options.save_pause {
+            // What is written now need not lie beside a step's values. Of epochs that take milliseconds it would be most of the
+            // time to give them back.
+            self.session.release();
+        }
         let snapshot = self.snapshot()?;
         self.refuse_broken(phase, &snapshot)?;
         let place = self.state.at;

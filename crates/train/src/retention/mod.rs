@@ -255,7 +255,10 @@ impl Trainer<'_> {
         let Retention { loader, start, known, .. } = retention;
         let begun = match start.take() {
             Some(begun) => begun,
-            None => Beginning::of(job, self.engine, loader)?,
+            None => {
+                self.session.release();
+                Beginning::of(job, self.engine, loader)?
+            }
         };
         let Beginning { images: n, pixels, stages: start } = start.insert(begun);
         let (n, together) = (*n, TOGETHER.min(job.recipe.batch_size));
