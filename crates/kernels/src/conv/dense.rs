@@ -41,7 +41,9 @@ fn zeros_len(gather: &Gather) -> usize {
 pub(super) fn workspace(threads: &Threads, gather: &Gather) -> usize {
     let packed = |phase: &Phase| packed_len(threads.isa(), phase.taps.len(), gather.depth, gather.columns());
     let packed: usize = gather.phases.iter().map(|p| crate::lines(packed(p))).sum();
-    let halves = if halves(threads, gather) { floats_for::<u32>(packed.div_ceil(2)) } else { 0 };
+    let pairs = |phase: &Phase| pairs_len(gather, phase, Panels::new(threads.isa(), gather.columns()));
+    let pairs = gather.phases.iter().map(pairs).max().unwrap_or(0);
+    let halves = if halves(threads, gather) { floats_for::<u32>(pairs) } else { 0 };
     let own = threads.count() * (table_floats(gather) + half_floats(threads, gather));
     packed * gather.groups + halves + floats_for::<f32>(zeros_len(gather)) + own
 }
@@ -49,6 +51,11 @@ pub(super) fn workspace(threads: &Threads, gather: &Gather) -> usize {
 /// Whether products are of rounded operands.
 fn halves(threads: &Threads, gather: &Gather) -> bool {
     gather.half && half::supported(threads.isa())
+}
+
+/// Pairs of rounded weights of a phase.
+fn pairs_len(gather: &Gather, phase: &Phase, panels: Panels) -> usize {
+    (phase.taps.len() * gather.depth).div_ceil(2) * panels.padded()
 }
 
 /// Floats of a thread's rounded sources.
@@ -94,7 +101,7 @@ pub(super) fn run(
         let packed = &*packed;
         let pairs = if halves {
             // The next phase writes over it.
-            let (pairs, _) = carve::<u32>(workspace, packed.len().div_ceil(2));
+            let (pairs, _) = carve::<u32>(workspace, pairs_len(gather, phase, panels));
             half::pair(threads, packed, panels, taps * depth, pairs);
             &*pairs
         } else {

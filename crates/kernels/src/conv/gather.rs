@@ -4,6 +4,7 @@ use defrost_tensor::Shape4;
 
 use super::ConvShape;
 use super::narrow::Narrow;
+use crate::half;
 
 /// One weight position and where its source lies.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,7 +81,8 @@ impl Gather {
         let offset = |y: usize| [(y * shape.desc.dilation[0]) as isize, 0];
         let mut gather = Self::forward(shape);
         gather.phases[0].taps = (0..rows).map(|y| Tap { offset: offset(y), index: y }).collect();
-        Self { source: narrow.padded, depth: narrow.depth, window: rows, half: false, ..gather }
+        let half = shape.halves(2) && half::pairs_up(rows, narrow.depth);
+        Self { source: narrow.padded, depth: narrow.depth, window: rows, half, ..gather }
     }
 
     pub(super) fn grad_input(shape: &ConvShape) -> Self {

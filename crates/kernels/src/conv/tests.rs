@@ -46,6 +46,9 @@ fn shapes() -> Vec<ConvShape> {
         conv(ConvDesc::new(130, 130, 3, 1, 1), 2, 10, 5),
         // Shapes that pass for Winograd's, by plain sums.
         conv(ConvDesc::new(40, 80, 3, 1, 1), 3, 14, 14).with_algorithm(Algorithm::Direct),
+        // Rows of more pixels than are worked off together.
+        conv(ConvDesc::new(3, 10, 3, 1, 1), 1, 2, 140),
+        conv(ConvDesc::new(258, 6, 3, 1, 1), 1, 2, 133).with_algorithm(Algorithm::Direct),
         // Grouped.
         conv(ConvDesc::new(6, 9, 3, 1, 1).with_groups(3), 2, 5, 6),
         conv(ConvDesc::new(8, 4, 3, 2, 1).with_groups(2), 2, 7, 6),

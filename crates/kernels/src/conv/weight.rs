@@ -19,7 +19,7 @@ use crate::{Isa, Threads, half};
 /// Weights with at most this many elements are summed in shards.
 const SHARD_MAX: usize = 1 << 16;
 /// Pixels that are worked off together: a panel of their gradients stays in the first-level cache.
-const CHUNK: usize = 128;
+const CHUNK: usize = half::PIXELS;
 /// The widest panel.
 const WIDEST: usize = 64;
 /// Rows of pixels that are worked off together, at most.
@@ -57,11 +57,12 @@ pub(super) fn workspace(threads: &Threads, shape: &ConvShape) -> usize {
     shards + narrow.map_or(0, |narrow| narrow.len()) + threads.count() * own
 }
 
-/// Whether products are of rounded operands. Pairs are of pixels, so that channels may be odd; they are rounded for each tap
-/// anew, which only many channels are worth.
+/// Whether products are of rounded operands. Pairs are of pixels, so that channels may be odd. Gradients of rows that are too
+/// long to be kept are rounded for each tap anew, which only many channels are worth.
 fn halves(isa: Isa, shape: &ConvShape) -> bool {
     let taps = shape.desc.kernel[0] * shape.desc.kernel[1];
-    shape.halves(2) && half::supported(isa) && (taps == 1 || shape.desc.in_channels >= 256)
+    let worth = taps == 1 || shape.output.w <= CHUNK || shape.desc.in_channels >= 256;
+    shape.halves(2) && half::supported(isa) && worth
 }
 
 /// Floats of a thread's copied operands, each tap of `depth` floats.
@@ -235,12 +236,32 @@ impl<'a> Sum<'a> {
         let taps = self.window[0] * self.window[1];
         // Pixels that are far apart share few places of the first-level cache: where they are read often, those of a chunk
         // are copied together.
-        let pack = !self.halves && taps * rows.len() >= 64 && columns > 16 && chunk * a_unit <= CHUNK;
+        let fits = chunk * a_unit <= CHUNK;
+        let pack = !self.halves && taps * rows.len() >= 64 && columns > 16 && fits;
+        // Rounded gradients of a chunk's pixels are shared by all taps.
+        let keep = self.halves && !self.pointwise && fits;
         let (packed_a, packed_b) = own.split_at_mut(if pack { A_PACKED } else { 0 });
         for first in units.clone().step_by(chunk) {
             let units = first..(first + chunk).min(units.end);
             let (pixel, pixels) = (first * a_unit, units.len() * a_unit);
             let grad = &self.grad_out[pixel * self.output.c + group * columns..];
+            let whole = OuterBlock {
+                runs: &[],
+                a_step: if pack { A_WIDTH } else { a_step },
+                a_block: if pack { A_BLOCK } else { A_WIDTH },
+                b_step: self.output.c,
+                b_first: 0,
+                rows: rows.clone(),
+                panels: self.panels,
+                run: run.clone(),
+                out: out.get(),
+                out_step: self.output.c,
+                accumulate: true,
+            };
+            if keep {
+                // SAFETY: the chunk's pixels.
+                unsafe { half::round_gradients(&whole, grad.as_ptr(), pixels, packed_b) }
+            }
             if pack {
                 for (panel, to) in run.clone().zip(packed_b.chunks_exact_mut(B_PANEL)) {
                     let range = self.panels.range(panel);
@@ -260,19 +281,18 @@ impl<'a> Sum<'a> {
                 }
                 // SAFETY: the tap's rows and the group's columns lie in the weights.
                 let out = unsafe { out.get().add(tap * self.depth * self.output.c + group * columns) };
-                let whole = OuterBlock {
-                    runs: &[],
-                    a_step: if pack { A_WIDTH } else { a_step },
-                    a_block: if pack { A_BLOCK } else { A_WIDTH },
-                    b_step: self.output.c,
-                    b_first: 0,
-                    rows: rows.clone(),
-                    panels: self.panels,
-                    run: run.clone(),
-                    out,
-                    out_step: self.output.c,
-                    accumulate: true,
-                };
+                let whole = OuterBlock { out, ..whole.clone() };
+                if keep {
+                    let mut sources = [std::ptr::null(); CHUNK];
+                    for s in &*found {
+                        for (i, source) in sources[s.pixel..][..s.count].iter_mut().enumerate() {
+                            *source = s.a.wrapping_add(i * a_step);
+                        }
+                    }
+                    // SAFETY: stretches lie in the source, with as many channels as the weights have rows.
+                    unsafe { half::tap_block(&whole, &sources[..pixels], packed_b) }
+                    continue;
+                }
                 let mut runs = [Run { a: std::ptr::null(), b: std::ptr::null(), count: 0 }; MAX_RUNS];
                 let mut runs = |b: &[f32], step: usize| {
                     for (run, s) in runs.iter_mut().zip(&*found) {
