@@ -219,6 +219,10 @@ impl<'a> Writer<'a> {
                 }
                 let epsilon = vec![Attribute::float("epsilon", call.desc.eps)];
                 let mut steps = vec![Step::new("BatchNormalization", Vec::new(), epsilon)];
+                if let Some(residual) = call.residual {
+                    let residual = self.read(residual, rank)?;
+                    steps.push(Step::new("Add", vec![residual], Vec::new()));
+                }
                 self.activation(i, call.activation, &mut steps)?;
                 self.write(i, call.out, rank, inputs, steps);
                 Ok(())

@@ -1,7 +1,7 @@
 //! Fusion: activations, their gradients and residual sums move into the call that makes what they work on.
 
 use defrost_graph::{Instruction, Value};
-use defrost_tensor::{Activation, Call};
+use defrost_tensor::{Activation, Call, call};
 
 use crate::uses::Uses;
 
@@ -12,7 +12,7 @@ pub struct Fused {
     pub activations: usize,
     /// Activation gradients that moved into the normalisation gradient after them.
     pub gradients: usize,
-    /// Sums that moved into a convolution.
+    /// Sums that moved into a convolution or a normalisation.
     pub residuals: usize,
 }
 
@@ -25,7 +25,7 @@ pub fn fuse(instructions: &mut Vec<Instruction>, keep: &[Value]) -> Fused {
     Fused { activations, gradients, residuals }
 }
 
-/// `conv` then `add`: the convolution adds the other branch itself, at the place of the sum.
+/// A convolution or a normalisation, then `add`: it adds the other branch itself, at the place of the sum.
 fn residuals(instructions: &mut Vec<Instruction>, keep: &[Value]) -> usize {
     let uses = Uses::of(instructions);
     let mut gone = vec![false; instructions.len()];
@@ -35,28 +35,40 @@ fn residuals(instructions: &mut Vec<Instruction>, keep: &[Value]) -> usize {
             let before = uses
                 .only_writer(value)
                 .filter(|&w| uses.reads(value) == 1 && !gone[w] && !keep.contains(&value))?;
-            match instructions[before].call {
-                Call::Conv2d(conv) if conv.residual.is_none() && conv.activation == Activation::Identity => {
-                    Some((before, conv))
-                }
-                _ => None,
-            }
+            (instructions[before].pass == instructions[at].pass).then_some(before)
         };
-        // Of two convolutions the later one: the other branch is then surely there.
-        let a = fusable(add.a).map(|(before, conv)| (before, conv, add.b));
-        let b = fusable(add.b).map(|(before, conv)| (before, conv, add.a));
-        let Some((before, mut conv, residual)) = a.into_iter().chain(b).max_by_key(|(before, ..)| *before)
-        else {
+        let joined = |value: Value, other: Value| {
+            let before = fusable(value)?;
+            Some((before, adding(instructions[before].call, other, &add)?))
+        };
+        // Of two the later one: the other branch is then surely there.
+        let both = [joined(add.a, add.b), joined(add.b, add.a)];
+        let Some((before, call)) = both.into_iter().flatten().max_by_key(|(before, _)| *before) else {
             continue;
         };
-        if residual == conv.out {
-            continue;
-        }
-        (conv.residual, conv.activation, conv.out) = (Some(residual), add.activation, add.out);
-        instructions[at].call = conv.into();
+        instructions[at].call = call;
         gone[before] = true;
     }
     remove(instructions, &gone)
+}
+
+/// `call` with the `residual` that `add` adds to its result, where it can and does nothing after its own work yet.
+fn adding(
+    mut call: Call<Value, Value>,
+    residual: Value,
+    add: &call::Add<Value, Value>,
+) -> Option<Call<Value, Value>> {
+    let (taken, activation, out) = match &mut call {
+        Call::Conv2d(c) => (&mut c.residual, &mut c.activation, &mut c.out),
+        Call::NormTrain(c) => (&mut c.residual, &mut c.activation, &mut c.out),
+        Call::NormEval(c) => (&mut c.residual, &mut c.activation, &mut c.out),
+        _ => return None,
+    };
+    if taken.is_some() || *activation != Activation::Identity {
+        return None;
+    }
+    (*taken, *activation, *out) = (Some(residual), add.activation, add.out);
+    Some(call)
 }
 
 /// A call with an identity epilogue, then `activate`.
@@ -95,11 +107,11 @@ fn gradients(instructions: &mut Vec<Instruction>) -> usize {
         if masked.accumulate || changed || uses.only_writer(masked.grad_in).is_none() {
             continue;
         }
-        // Only the norm that computed the activation's value itself can undo it.
+        // Only the norm that computed the activation's value itself, and added nothing to it, can undo it.
         let Some(forward) = uses.only_writer(masked.out) else { continue };
         let (taken, x, bias) = match &instructions[forward].call {
-            Call::NormTrain(c) => (c.activation, c.x, c.bias),
-            Call::NormEval(c) => (c.activation, c.x, c.bias),
+            Call::NormTrain(c) if c.residual.is_none() => (c.activation, c.x, c.bias),
+            Call::NormEval(c) if c.residual.is_none() => (c.activation, c.x, c.bias),
             _ => continue,
         };
         let node = instructions[forward].node;

@@ -6,7 +6,7 @@ use defrost_graph::{
     Graph, GraphBuilder, Init, Instruction, Loss, Marking, NodeId, Origin, ParamId, ParamKind, ParamMask,
     Pass, Statistics, Value, op,
 };
-use defrost_tensor::{Activation, ConvDesc, NormDesc, PoolDesc, Shape4};
+use defrost_tensor::{Activation, Call, ConvDesc, NormDesc, PoolDesc, Shape4};
 
 use crate::{Options, Plan, PlanError, Purpose};
 
@@ -112,6 +112,21 @@ fn fusion_takes_activations_gradients_and_sums_in() {
     let (raw, fused) = (train(&graph, &all, Options::raw()), train(&graph, &all, Options::default()));
     let count = |plan: &Plan, name: &str| plan.calls().filter(|i| i.call.name() == name).count();
     assert_eq!((count(&raw, "activate"), count(&raw, "activate_grad")), (3, 3));
+    // The later of the two normalisations before the sum adds; both are after the stem's and a's.
+    assert_eq!((count(&raw, "add"), count(&fused, "add")), (1, 0));
+    let adds = |i: &&Instruction| matches!(i.call, Call::NormTrain(c) if c.residual.is_some());
+    let adding: Vec<_> = fused.suffix.iter().filter(adds).collect();
+    let [Call::NormTrain(joined)] = adding.iter().map(|i| i.call).collect::<Vec<_>>()[..] else {
+        panic!("{adding:?}");
+    };
+    assert_eq!((adding[0].pass, joined.activation), (Pass::Forward, Activation::Relu));
+    let made_of = |v: Value| match fused.values.info(v).origin {
+        Origin::Output(node) => graph.node(node).name.as_str(),
+        _ => "",
+    };
+    let of = [Some(joined.x), joined.residual, Some(joined.out)].map(|v| made_of(v.unwrap()));
+    assert_eq!(of, ["skip.conv", "b.bn", "relu"]);
+    replay(&fused);
     // The last one is the sum's: its masked gradient serves two branches and stays a call.
     assert_eq!((count(&fused, "activate"), count(&fused, "activate_grad")), (0, 1));
     let infer =

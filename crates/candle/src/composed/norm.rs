@@ -17,6 +17,14 @@ fn total(x: &Tensor) -> Result<Tensor> {
     x.sum_keepdim((0, 2, 3))
 }
 
+/// `x` with the residual added, if there is one.
+fn joined(x: Tensor, residual: Option<&CandleBuf>, shape: Shape4) -> Result<Tensor> {
+    match residual {
+        Some(residual) => x + take_f32(residual, dims(shape))?,
+        None => Ok(x),
+    }
+}
+
 /// Where gradients go, and whether they are added.
 struct Wanted<'a> {
     grad_in: Option<&'a mut CandleBuf>,
@@ -73,6 +81,7 @@ impl Composed {
         let inv_std = inverse(&var, &desc)?;
         let scale = (&inv_std * channels(call.weight, c)?)?;
         let out = centred.broadcast_mul(&scale)?.broadcast_add(&channels(call.bias, c)?)?;
+        let out = joined(out, call.residual, shape)?;
         put(call.out, activated(out, activation)?.to_dtype(self.activations)?)?;
         let recorded = match desc.running_variance {
             RunningVariance::Unbiased => (&var * (count / (count - 1.0).max(1.0)))?,
@@ -118,6 +127,7 @@ impl Composed {
         let centred = take_f32(call.x, dims(call.shape))?.broadcast_sub(&channels(call.running_mean, c)?)?;
         let scale = (inv_std * channels(call.weight, c)?)?;
         let out = centred.broadcast_mul(&scale)?.broadcast_add(&channels(call.bias, c)?)?;
+        let out = joined(out, call.residual, call.shape)?;
         put(call.out, activated(out, call.activation)?.to_dtype(self.activations)?)
     }
 

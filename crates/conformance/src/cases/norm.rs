@@ -118,12 +118,18 @@ fn train(
         x: input.operand(shape),
         weight: Operand::uniform(plain(c), 1.5, 1.0),
         bias: Operand::uniform(plain(c), 1.0, 2.0),
+        residual: None,
         out: Operand::result(Layout::Activation(shape), false),
         mean: Operand::result(plain(c), false),
         inv_std: Operand::result(plain(c), false),
         running_mean: running.then(|| Operand::new(plain(c))),
         running_var: running.then(|| Operand::uniform(plain(c), 1.0, 0.5)),
     };
+    if input == Input::Spread {
+        let residual = Some(Operand::uniform(Layout::Activation(shape), 0.5, 2.0));
+        let call = NormTrain { residual, ..call.clone() };
+        cases.push(case(format!("{name} residual"), call, input.tolerance()));
+    }
     cases.push(case(name, call, input.tolerance()));
 }
 
@@ -179,9 +185,13 @@ fn eval(cases: &mut Vec<Case>, desc: NormDesc, shape: Shape4, activation: Activa
         bias: Operand::uniform(plain(c), 1.0, 2.0),
         running_mean: Operand::new(plain(c)),
         running_var: Operand::uniform(plain(c), 1.0, 0.9),
+        residual: None,
         out: Operand::result(Layout::Activation(shape), false),
     };
-    cases.push(case(format!("{} {}", dims(shape), named(activation)), call, SUMS));
+    let name = format!("{} {}", dims(shape), named(activation));
+    let residual = Some(Operand::uniform(Layout::Activation(shape), 0.5, 2.0));
+    cases.push(case(format!("{name} residual"), NormEval { residual, ..call.clone() }, SUMS));
+    cases.push(case(name, call, SUMS));
 }
 
 fn eval_grad(

@@ -5,7 +5,7 @@ use defrost_tensor::call::{FoldNorm, NormEval, NormEvalGrad, NormTrain, NormTrai
 
 use super::{Read, Write, apply, channel, passes, target};
 
-/// `µ = Σx / m`, `σ² = Σ(x - µ)² / m`, `y = activation((x - µ) / √(σ² + ε) · γ + β)`.
+/// `µ = Σx / m`, `σ² = Σ(x - µ)² / m`, `y = activation((x - µ) / √(σ² + ε) · γ + β + residual)`.
 pub(super) fn train(call: NormTrain<Read<'_>, Write<'_>>) {
     let NormTrain { desc, shape, x, mut running_mean, mut running_var, .. } = call;
     let m = shape.rows() as f64;
@@ -16,7 +16,8 @@ pub(super) fn train(call: NormTrain<Read<'_>, Write<'_>>) {
         let inv_std = 1.0 / (squares / m + f64::from(desc.eps)).sqrt();
         for i in channel(shape, c) {
             let normal = (x[i] - mean) * inv_std;
-            call.out[i] = apply(call.activation, normal * call.weight[c] + call.bias[c]);
+            let residual = call.residual.map_or(0.0, |residual| residual[i]);
+            call.out[i] = apply(call.activation, normal * call.weight[c] + call.bias[c] + residual);
         }
         call.mean[c] = mean;
         call.inv_std[c] = inv_std;
@@ -61,13 +62,14 @@ pub(super) fn train_grad(call: NormTrainGrad<Read<'_>, Write<'_>>) {
     }
 }
 
-/// `y = activation((x - µ) / √(σ² + ε) · γ + β)` with running statistics.
+/// `y = activation((x - µ) / √(σ² + ε) · γ + β + residual)` with running statistics.
 pub(super) fn eval(call: NormEval<Read<'_>, Write<'_>>) {
     for c in 0..call.shape.c {
         let inv_std = 1.0 / (call.running_var[c] + f64::from(call.desc.eps)).sqrt();
         for i in channel(call.shape, c) {
             let normal = (call.x[i] - call.running_mean[c]) * inv_std;
-            call.out[i] = apply(call.activation, normal * call.weight[c] + call.bias[c]);
+            let residual = call.residual.map_or(0.0, |residual| residual[i]);
+            call.out[i] = apply(call.activation, normal * call.weight[c] + call.bias[c] + residual);
         }
     }
 }

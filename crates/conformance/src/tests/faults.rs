@@ -8,7 +8,7 @@ use crate::{cases, run_cases};
 
 #[test]
 fn every_fault_is_found_in_its_kernel() {
-    let faults: [(&str, Fault); 48] = [
+    let faults: [(&str, Fault); 50] = [
         ("conv2d", |call, r, w| match call {
             // The residual is dropped: what is left of the operands keeps its order.
             Call::Conv2d(mut c) => {
@@ -72,6 +72,15 @@ fn every_fault_is_found_in_its_kernel() {
             }
             right(call, r, w);
         }),
+        ("norm_train", |call, r, w| match call {
+            Call::NormTrain(mut c) => {
+                if c.residual.take().is_some() {
+                    r.pop();
+                }
+                right(c.into(), r, w);
+            }
+            _ => right(call, r, w),
+        }),
         // E[x²] - E[x]² in f32.
         ("norm_train", |call, r, w| {
             right(call, r, w);
@@ -121,6 +130,15 @@ fn every_fault_is_found_in_its_kernel() {
                 c.desc.eps *= 2.0;
             }
             right(call, r, w);
+        }),
+        // The residual past the activation.
+        ("norm_eval", |call, r, w| match call {
+            Call::NormEval(mut c) => {
+                let residual = c.residual.take().and_then(|_| r.pop()).unwrap_or_default();
+                right(c.into(), r, w);
+                w[0].iter_mut().zip(&residual).for_each(|(out, v)| *out += v);
+            }
+            _ => right(call, r, w),
         }),
         ("norm_eval_grad", |mut call, r, w| {
             if let Call::NormEvalGrad(c) = &mut call {

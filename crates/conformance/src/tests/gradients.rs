@@ -104,7 +104,9 @@ fn a_convolution_by_hand() {
 #[test]
 fn batch_norm_with_batch_statistics() {
     let shape = Shape4::new(3, 4, 2, 5);
-    for activation in [Activation::Identity, Activation::Relu, RELU6] {
+    let other = around("norm residual", shape.len(), 0.5, 2.0);
+    let ways = [Activation::Identity, Activation::Relu, RELU6].map(|a| [(a, None), (a, Some(&other))]);
+    for (activation, residual) in ways.into_iter().flatten() {
         let desc = NormDesc::torch(4);
         let x = around("norm x", shape.len(), 2.0, 3.0);
         let (w, b, g) =
@@ -119,6 +121,7 @@ fn batch_norm_with_batch_statistics() {
                     x,
                     weight: w,
                     bias: b,
+                    residual,
                     out,
                     mean: &mut mean,
                     inv_std: &mut inv_std,
@@ -171,6 +174,7 @@ fn running_statistics_take_in_the_batch() {
             x: &x,
             weight: &vec![1.0],
             bias: &vec![0.0],
+            residual: None,
             out: &mut out,
             mean: &mut mean,
             inv_std: &mut inv_std,
@@ -186,7 +190,9 @@ fn running_statistics_take_in_the_batch() {
 #[test]
 fn batch_norm_with_running_statistics() {
     let shape = Shape4::new(2, 3, 4, 3);
-    for activation in [Activation::Identity, Activation::Relu, RELU6] {
+    let other = around("eval residual", shape.len(), 0.5, 2.0);
+    let ways = [Activation::Identity, Activation::Relu, RELU6].map(|a| [(a, None), (a, Some(&other))]);
+    for (activation, residual) in ways.into_iter().flatten() {
         let desc = NormDesc::keras_mobilenet(3);
         let (x, g) = (around("eval x", shape.len(), 2.0, 4.0), numbers("eval g", shape.len()));
         let (w, b) = (around("eval w", 3, 2.0, 1.0), numbers("eval b", 3));
@@ -202,6 +208,7 @@ fn batch_norm_with_running_statistics() {
                     bias: b,
                     running_mean: &running_mean,
                     running_var: &running_var,
+                    residual,
                     out,
                 };
                 Oracle.norm_eval(call).unwrap();
@@ -276,6 +283,7 @@ fn a_folded_convolution_is_a_convolution_and_a_normalisation() {
             bias: &norm_bias,
             running_mean: &running_mean,
             running_var: &running_var,
+            residual: None,
             out,
         };
         Oracle.norm_eval(call).unwrap();

@@ -56,6 +56,7 @@ impl Op for BatchNorm {
                 bias,
                 running_mean,
                 running_var,
+                residual: None,
                 out,
             });
             return;
@@ -68,6 +69,7 @@ impl Op for BatchNorm {
             x,
             weight,
             bias,
+            residual: None,
             out,
             mean: f.save(Layout::Plain(desc.channels)),
             inv_std: f.save(Layout::Plain(desc.channels)),

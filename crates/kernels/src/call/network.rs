@@ -89,7 +89,7 @@ impl SliceKernels {
         norm::train(
             &self.threads,
             &call.desc,
-            call.activation,
+            norm::Epilogue { residual: call.residual.map(|b| read(b, len)), activation: call.activation },
             read(call.x, len),
             Affine { weight: read(call.weight, c), bias: read(call.bias, c) },
             write(call.out, len),
@@ -132,7 +132,7 @@ impl SliceKernels {
         norm::eval(
             &self.threads,
             &call.desc,
-            call.activation,
+            norm::Epilogue { residual: call.residual.map(|b| read(b, len)), activation: call.activation },
             read(call.x, len),
             Affine { weight: read(call.weight, c), bias: read(call.bias, c) },
             read(call.running_mean, c),

@@ -54,7 +54,16 @@ pub struct BatchStats<'a> {
     pub running_var: Option<&'a mut [f32]>,
 }
 
-/// Normalises with the batch's statistics: `out = activation((x - mean) · inv_std · weight + bias)`.
+/// What is done with what is normalised before it is stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// Added before the activation, of the output's length.
+    pub residual: Option<&'a [f32]>,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+/// Normalises with the batch's statistics: `out = activation((x - mean) · inv_std · weight + bias + residual)`.
 ///
 /// # Panics
 /// Where a slice has another length than the others say.
@@ -62,7 +71,7 @@ pub struct BatchStats<'a> {
 pub fn train(
     threads: &Threads,
     desc: &NormDesc,
-    activation: Activation,
+    epilogue: Epilogue<'_>,
     x: &[f32],
     affine: Affine<'_>,
     out: &mut [f32],
@@ -103,8 +112,8 @@ pub fn train(
             running[i] = keep * running[i] + desc.momentum * recorded as f32;
         }
     }
-    let coefficients = Coefficients { mean, scale, bias: affine.bias, bounds: bounds(activation) };
-    apply(threads, &coefficients, x, out);
+    let coefficients = Coefficients { mean, scale, bias: affine.bias, bounds: bounds(epilogue.activation) };
+    apply(threads, &coefficients, x, epilogue.residual, out);
 }
 
 /// Normalises with the running statistics, which stay as they are.
@@ -115,7 +124,7 @@ pub fn train(
 pub fn eval(
     threads: &Threads,
     desc: &NormDesc,
-    activation: Activation,
+    epilogue: Epilogue<'_>,
     x: &[f32],
     affine: Affine<'_>,
     running_mean: &[f32],
@@ -131,9 +140,9 @@ pub fn eval(
     for (i, s) in scale.iter_mut().enumerate() {
         *s = affine.weight[i] * inv_std(desc, running_var[i]);
     }
-    let coefficients =
-        Coefficients { mean: running_mean, scale, bias: affine.bias, bounds: bounds(activation) };
-    apply(threads, &coefficients, x, out);
+    let bounds = bounds(epilogue.activation);
+    let coefficients = Coefficients { mean: running_mean, scale, bias: affine.bias, bounds };
+    apply(threads, &coefficients, x, epilogue.residual, out);
 }
 
 fn inv_std(desc: &NormDesc, var: f32) -> f32 {
@@ -168,7 +177,7 @@ fn moments_body<V: Vector>(x: &[f32], sums: &mut [f64]) {
 
 dispatch!(fn moments(x: &[f32], sums: &mut [f64]) = moments_body);
 
-/// `out = clamp((x - mean) · scale + bias)`.
+/// `out = clamp((x - mean) · scale + bias + residual)`.
 struct Coefficients<'a> {
     mean: &'a [f32],
     scale: &'a [f32],
@@ -176,34 +185,59 @@ struct Coefficients<'a> {
     bounds: (f32, f32),
 }
 
-fn apply(threads: &Threads, coefficients: &Coefficients<'_>, x: &[f32], out: &mut [f32]) {
+fn apply(
+    threads: &Threads,
+    coefficients: &Coefficients<'_>,
+    x: &[f32],
+    residual: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    assert!(residual.is_none_or(|r| r.len() == out.len()), "residual");
     let c = coefficients.mean.len();
     let (task, stream) = (task_len(c), streams(out, c));
     // What the statistics have read last may still be in a cache.
     threads.for_chunks_back(out, task, |i, out| {
-        apply_rows(threads.isa(), coefficients, &x[i * task..][..out.len()], stream, out);
+        let span = i * task..i * task + out.len();
+        let residual = residual.map(|r| &r[span.clone()]);
+        apply_rows(threads.isa(), coefficients, &x[span], residual, stream, out);
     });
 }
 
 dispatch!(
-    fn apply_rows(coefficients: &Coefficients<'_>, x: &[f32], stream: bool, out: &mut [f32]) = apply_body
+    fn apply_rows(
+        coefficients: &Coefficients<'_>,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        stream: bool,
+        out: &mut [f32],
+    ) = apply_body
 );
 
 #[inline(always)]
-fn apply_body<V: Vector>(coefficients: &Coefficients<'_>, x: &[f32], stream: bool, out: &mut [f32]) {
+fn apply_body<V: Vector>(
+    coefficients: &Coefficients<'_>,
+    x: &[f32],
+    residual: Option<&[f32]>,
+    stream: bool,
+    out: &mut [f32],
+) {
     let c = coefficients.mean.len();
     let len = out.len();
     let mean = coefficients.mean.as_ptr();
     let (scale, bias) = (coefficients.scale[..c].as_ptr(), coefficients.bias[..c].as_ptr());
     let (low, high) = (V::splat(coefficients.bounds.0), V::splat(coefficients.bounds.1));
     let (x, out) = (x[..len].as_ptr(), out.as_mut_ptr());
+    let residual = residual.map(|r| r[..len].as_ptr());
     for row in (0..len / c * c).step_by(c) {
         for i in (0..c).step_by(V::LANES) {
             let (at, lanes) = (row + i, V::LANES.min(c - i));
             // SAFETY: `at + lanes <= len` and `i + lanes <= c`, the lengths of the slices above.
             unsafe {
                 let centred = load::<V>(x.add(at), lanes).sub(load::<V>(mean.add(i), lanes));
-                let v = centred.fma(load::<V>(scale.add(i), lanes), load::<V>(bias.add(i), lanes));
+                let mut v = centred.fma(load::<V>(scale.add(i), lanes), load::<V>(bias.add(i), lanes));
+                if let Some(residual) = residual {
+                    v = v.add(load::<V>(residual.add(at), lanes));
+                }
                 let v = v.at_least(low).at_most(high);
                 if stream { v.stream(out.add(at)) } else { store::<V>(v, out.add(at), lanes) }
             }

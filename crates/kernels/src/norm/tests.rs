@@ -30,8 +30,11 @@ fn training_normalises_records_and_differentiates() {
     // The second number fills whole cache lines: results are streamed.
     for (rows, channels) in [(1, 21), (7, 21), (300, 21), (70, 32)] {
         let Case { x, g, weight, bias } = case(rows, channels);
+        let other = random(rows * channels, 5);
         let n = rows as f64;
-        for activation in [Activation::Identity, Activation::Relu, Activation::Relu6] {
+        let ways = [Activation::Identity, Activation::Relu, Activation::Relu6]
+            .map(|activation| [(activation, None), (activation, Some(&*other))]);
+        for (activation, residual) in ways.into_iter().flatten() {
             let desc = NormDesc::torch(channels);
             let (mut y, mut gi) = (vec![0.0f64; x.len()], vec![0.0f64; x.len()]);
             let (mut gw, mut gb, mut rm, mut rv) =
@@ -43,16 +46,16 @@ fn training_normalises_records_and_differentiates() {
                 (rm[c], rv[c]) = (0.9 * 0.5 + 0.1 * m, 0.9 * 0.5 + 0.1 * var * n / (n - 1.0).max(1.0));
                 let (w, b) = (f64::from(weight[c]), f64::from(bias[c]));
                 let hat: Vec<f64> = column(&x, channels, c).map(|v| (v - m) * inv).collect();
-                let value = |h: f64| activation.apply((h * w + b) as f32);
-                let masked: Vec<f64> = hat
-                    .iter()
-                    .zip(column(&g, channels, c))
-                    .map(|(&h, g)| if activation.passes(value(h)) { g } else { 0.0 })
+                let added = |r: usize| residual.map_or(0.0, |v| f64::from(v[r * channels + c]));
+                let value = |r: usize| activation.apply((hat[r] * w + b + added(r)) as f32);
+                let masked: Vec<f64> = column(&g, channels, c)
+                    .enumerate()
+                    .map(|(r, g)| if activation.passes(value(r)) { g } else { 0.0 })
                     .collect();
                 gb[c] = masked.iter().sum();
                 gw[c] = masked.iter().zip(&hat).map(|(g, h)| g * h).sum();
                 for r in 0..rows {
-                    y[r * channels + c] = f64::from(value(hat[r]));
+                    y[r * channels + c] = f64::from(value(r));
                     gi[r * channels + c] = w * inv * (masked[r] - gb[c] / n - hat[r] * gw[c] / n);
                 }
             }
@@ -70,11 +73,12 @@ fn training_normalises_records_and_differentiates() {
                         running_var: Some(&mut running_var),
                     };
                     let affine = Affine { weight: &weight, bias: &bias };
-                    train(&threads, &desc, activation, &x, affine, &mut out, stats, &mut ws);
+                    let epilogue = Epilogue { residual, activation };
+                    train(&threads, &desc, epilogue, &x, affine, &mut out, stats, &mut ws);
                     let (mut grad_in, mut grad_weight, mut grad_bias) =
                         (filled(x.len(), 1.0), vec![7.0; channels], vec![7.0; channels]);
-                    // With one thread by the output, with two by the input: the same to the bit.
-                    let bias = (count > 1).then_some(&*bias);
+                    // With one thread by the output, with two by the input where it says all: the same to the bit.
+                    let bias = (count > 1 && residual.is_none()).then_some(&*bias);
                     let incoming = Incoming { grad_out: &g, activation, bias, out: Some(&out) };
                     let wanted = Wanted {
                         grad_in: Some(&mut grad_in),
@@ -88,7 +92,8 @@ fn training_normalises_records_and_differentiates() {
                     [out.to_vec(), running_mean, running_var, grad_in.to_vec(), grad_weight, grad_bias]
                 };
                 let one = run(1);
-                let what = format!("{rows} rows of {channels}, {activation:?}, {isa:?}");
+                let joined = residual.is_some();
+                let what = format!("{rows} rows of {channels}, {activation:?}, residual {joined}, {isa:?}");
                 assert_close(&one[0], &y, 1e-5, &what);
                 assert_close(&one[1], &rm, 1e-6, &what);
                 assert_close(&one[2], &rv, 1e-6, &what);
@@ -115,7 +120,14 @@ fn evaluation_uses_the_running_statistics_alone() {
     let mut out = vec![0.0; x.len()];
     let affine = Affine { weight: &weight, bias: &bias };
     let act = Activation::Relu;
-    eval(&threads, &desc, act, &x, affine, &mean, &var, &mut out, &mut ws);
+    let alone = Epilogue { residual: None, activation: act };
+    eval(&threads, &desc, alone, &x, affine, &mean, &var, &mut out, &mut ws);
+    // The same and another branch.
+    let (other, mut joined, mut plain) = (random(x.len(), 5), vec![0.0; x.len()], vec![0.0; x.len()]);
+    let both = Epilogue { residual: Some(&other), activation: act };
+    eval(&threads, &desc, both, &x, affine, &mean, &var, &mut joined, &mut ws);
+    eval(&threads, &desc, Epilogue::default(), &x, affine, &mean, &var, &mut plain, &mut ws);
+    assert!(joined.iter().zip(plain.iter().zip(&other)).all(|(j, (p, o))| *j == act.apply(p + o)));
     let (mut grad_in, mut grad_weight, mut grad_bias) = (vec![0.0; x.len()], vec![1.0; C], vec![1.0; C]);
     let incoming = Incoming { grad_out: &g, activation: act, bias: None, out: Some(&out) };
     let wanted = Wanted {

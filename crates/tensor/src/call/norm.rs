@@ -3,7 +3,7 @@
 use crate::{Activation, ConvDesc, NormDesc, Shape4};
 
 call! {
-    /// `out = activation((x - mean) / sqrt(var + eps) · weight + bias)` with the batch's own statistics.
+    /// `out = activation((x - mean) / sqrt(var + eps) · weight + bias + residual)` with the batch's own statistics.
     ///
     /// The variance that normalises is the biased one. Where the running statistics are given, they take in the batch.
     NormTrain {
@@ -21,6 +21,10 @@ call! {
             weight,
             /// Shift, one a channel.
             bias,
+        };
+        may_read {
+            /// Added before the activation; the shape of `out`.
+            residual,
         };
         writes {
             /// The output.
@@ -66,7 +70,7 @@ call! {
             grad_out,
         };
         may_read {
-            /// The forward call's shift. Given where `out` is, if that call computed `out` from `x`: then `x` alone says
+            /// The forward call's shift. Given where `out` is, if that call computed `out` from `x` alone: then `x` alone says
             /// what the activation lets pass, and `out` need not be read.
             bias,
             /// The forward call's output.
@@ -104,6 +108,10 @@ call! {
             running_mean,
             /// Running variance.
             running_var,
+        };
+        may_read {
+            /// Added before the activation; the shape of `out`.
+            residual,
         };
         writes {
             /// The output.

@@ -27,7 +27,7 @@ static MOMENTS_END: Source = Source {
 static APPLY: Source = Source {
     name: "norm",
     parts: &[COMMON, include_str!("../shaders/norm/apply.wgsl")],
-    reads: 5,
+    reads: 6,
     writes: 1,
 };
 static GRAD_SUMS: Source = Source {
@@ -88,7 +88,7 @@ fn single(buf: Option<&mut WgpuBuf>) -> Option<&WgpuBuf> {
 
 impl WgpuKernels {
     pub(crate) fn norm_train_call(&self, call: NormTrain<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {
-        let NormTrain { desc, shape, activation, x, weight, bias, out, mean, inv_std, .. } = call;
+        let NormTrain { desc, shape, activation, x, weight, bias, residual, out, mean, inv_std, .. } = call;
         let (running_mean, running_var) = (single(call.running_mean), single(call.running_var));
         (mean.half, inv_std.half, out.half) = (false, false, self.gpu().half);
         let (mean, inv_std) = (&*mean, &*inv_std);
@@ -108,15 +108,16 @@ impl WgpuKernels {
             self.trees(&MOMENTS_END, w, words, (&[Some(parts)], &writes), c / w)
         })?;
         let statistics = Statistics { mean, spread: inv_std, variances: false, eps: 0.0 };
-        self.normalise(shape, activation, statistics, [x, weight, bias], out)
+        self.normalise(shape, activation, statistics, [x, weight, bias], residual, out)
     }
 
     pub(crate) fn norm_eval_call(&self, call: NormEval<&WgpuBuf, &mut WgpuBuf>) -> Result<(), KernelError> {
-        let NormEval { desc, shape, activation, x, weight, bias, running_mean, running_var, out } = call;
+        let NormEval { desc, shape, activation, x, weight, bias, running_mean, running_var, .. } = call;
+        let (residual, out) = (call.residual, call.out);
         out.half = self.gpu().half;
         let statistics =
             Statistics { mean: running_mean, spread: running_var, variances: true, eps: desc.eps };
-        self.normalise(shape, activation, statistics, [x, weight, bias], out)
+        self.normalise(shape, activation, statistics, [x, weight, bias], residual, out)
     }
 
     fn normalise(
@@ -125,6 +126,7 @@ impl WgpuKernels {
         which: Activation,
         s: Statistics<'_>,
         [x, weight, bias]: [&WgpuBuf; 3],
+        residual: Option<&WgpuBuf>,
         out: &WgpuBuf,
     ) -> Result<(), KernelError> {
         let c = shape.c;
@@ -133,9 +135,11 @@ impl WgpuKernels {
             let words = Words::new()
                 .all(&[part.start / w, part.end / w, c / w, usize::from(s.variances)])
                 .f(s.eps)
-                .u(activation(which));
+                .u(activation(which))
+                .u(usize::from(residual.is_some()));
             let [weight, bias, mean, spread] = [weight, bias, s.mean, s.spread].map(|b| Some(b.span(c)));
-            let reads = [Some(x.part(part.start, part.len())), weight, bias, mean, spread];
+            let residual = residual.map(|b| b.part(part.start, part.len()));
+            let reads = [Some(x.part(part.start, part.len())), weight, bias, mean, spread, residual];
             let writes = [Some(out.part(part.start, part.len()))];
             self.spread(&APPLY, w, &[], words, (&reads, &writes), part.len() / w)?;
         }
