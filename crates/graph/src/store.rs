@@ -98,6 +98,12 @@ impl ParamStore {
         Ok(())
     }
 
+    /// Whether `other` has the very values of this one, which nothing was copied for.
+    pub fn shares(&self, other: &Self) -> bool {
+        let pairs = self.values.iter().zip(&other.values);
+        self.names == other.names && pairs.into_iter().all(|(a, b)| a.data().as_ptr() == b.data().as_ptr())
+    }
+
     /// The values alone, in the table's order.
     pub fn into_values(self) -> impl ExactSizeIterator<Item = HostTensor> {
         self.values.into_iter()

@@ -66,7 +66,7 @@ pub use norm::{Norm, NormMode};
 pub use optimizer::{Adam, AdamW, Clip, Lamb, Optimizer, RmsProp, Sgd};
 pub use parse::line_of;
 pub use phase::{Grouping, PhaseSpec, Start, checkpoint_name};
-pub use recipe::{Augment, Checkpoints, Data, Ema, Precision, Recipe, Recompute, Retention};
+pub use recipe::{Augment, Checkpoints, Data, Ema, Precision, Recipe, Recompute, Retention, Validation};
 pub use recipes::recipes;
 pub use resolve::{Group, Phase, Step};
 pub use schedule::{Rate, Schedule, Warmup};

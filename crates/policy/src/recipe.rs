@@ -47,6 +47,9 @@ pub struct Recipe {
     pub checkpoints: Checkpoints,
     /// What is measured of how far the network moves from where it started.
     pub retention: Retention,
+    /// After which epochs the validation part is measured.
+    #[serde(skip_serializing_if = "Validation::is_default")]
+    pub validation: Validation,
     /// The phases, in their order.
     #[serde(rename = "phase")]
     pub phases: Vec<PhaseSpec>,
@@ -71,6 +74,7 @@ impl Default for Recipe {
             ema: None,
             checkpoints: Checkpoints::default(),
             retention: Retention::default(),
+            validation: Validation::default(),
             phases: Vec::new(),
         }
     }
@@ -183,6 +187,13 @@ impl Recipe {
     #[must_use]
     pub fn keep_every_epoch(mut self) -> Self {
         self.checkpoints.every_epoch = true;
+        self
+    }
+
+    /// Measured on the validation part after every so many epochs of a phase, and after its last; 0: only after that.
+    #[must_use]
+    pub fn validate_every(mut self, epochs: usize) -> Self {
+        self.validation.every = epochs;
         self
     }
 
@@ -446,6 +457,41 @@ impl Ema {
 pub struct Checkpoints {
     /// Whether the weights of every epoch are kept.
     pub every_epoch: bool,
+}
+
+/// After which epochs the validation part is measured: `[validation]`. Epochs that are not measured are not compared, so
+/// neither is one of them the best, nor do rules that watch a metric of validation count them (Keras' `validation_freq`,
+/// Lightning's `check_val_every_n_epoch`).
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Validation {
+    /// Epochs of a phase from one measurement to the next; 0: none but that after the phase's last epoch, which is always
+    /// measured.
+    pub every: usize,
+}
+
+impl Default for Validation {
+    /// After each epoch.
+    fn default() -> Self {
+        Self { every: 1 }
+    }
+}
+
+impl Validation {
+    /// Whether it is measured after `epoch` (from 0) of a phase of `epochs`.
+    pub const fn is_due(&self, epoch: usize, epochs: usize) -> bool {
+        epoch + 1 >= epochs || (self.every > 0 && (epoch + 1).is_multiple_of(self.every))
+    }
+
+    /// How many of the epochs of a phase are measured.
+    pub fn times(&self, epochs: usize) -> usize {
+        (0..epochs).filter(|&epoch| self.is_due(epoch, epochs)).count()
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What is measured of how far the network moves from where it started: `[retention]`. It changes nothing else.

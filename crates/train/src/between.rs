@@ -7,9 +7,15 @@ use crate::trainer::{Trainer, unsupported};
 use crate::{Epoch, Event, Place, Result};
 
 impl Trainer<'_> {
-    /// What follows from an epoch that is done.
-    pub(crate) fn after_epoch(&mut self, phase: &Phase, epoch: Epoch, metrics: &Metrics) -> Result<()> {
-        if self.saved.elapsed() >= self.options.save_pause {
+    /// What follows from an epoch that is done, and `measured` on the validation part where there is one.
+    pub(crate) fn after_epoch(
+        &mut self,
+        phase: &Phase,
+        epoch: Epoch,
+        metrics: &Metrics,
+        measured: bool,
+    ) -> Result<()> {
+        if self.saved.elapsed() >= self.options.save_pause && !self.writes_beside(phase)? {
             // What is written now need not lie beside a step's values. Of epochs that take milliseconds it would be most of the
             // time to give them back.
             self.session.release();
@@ -17,7 +23,7 @@ impl Trainer<'_> {
         let snapshot = self.snapshot()?;
         self.refuse_broken(phase, &snapshot)?;
         let place = self.state.at;
-        let best = self.is_best(metrics);
+        let best = self.is_best(metrics, measured);
         let epoch = Epoch { best, ..epoch };
         self.state.history.push(epoch.clone());
         if best {
@@ -29,6 +35,7 @@ impl Trainer<'_> {
                 accuracy: epoch.val_accuracy,
             });
             self.keep_weights("best", &snapshot, &epoch);
+            self.answers = self.measured.take();
         }
         if self.keeps_epochs() {
             self.keep_weights(&epoch_name(self.state.global_epoch), &snapshot, &epoch);
@@ -50,7 +57,10 @@ impl Trainer<'_> {
                     self.decide(format!("back to the weights of epoch {}", epoch + 1), reason)?;
                     let snapshot = match self.unsaved.restores.get(&epoch) {
                         Some(snapshot) => snapshot.clone(),
-                        None => self.run.read_restore(&self.job.graph, place.phase, epoch)?,
+                        None => {
+                            self.written()?;
+                            self.run.read_restore(&self.job.graph, place.phase, epoch)?
+                        }
                     };
                     self.session.set_params(&snapshot.params)?;
                     self.session.set_optimizer(&snapshot.optimizer)?;
@@ -119,11 +129,12 @@ impl Trainer<'_> {
         thaw.iter().chain(&stop).map(|(epoch, _)| *epoch).collect()
     }
 
-    fn is_best(&self, metrics: &Metrics) -> bool {
+    fn is_best(&self, metrics: &Metrics, measured: bool) -> bool {
         let monitor = self.job.recipe.monitor;
         match (&self.state.best, metrics.get(monitor)) {
             (Some(best), Some(value)) => better(Mode::Auto, monitor, value, best.value),
-            // What is not measured cannot be compared: the latest is the best.
+            // Another epoch will be; where none is, what cannot be compared is the best when it is the latest.
+            (_, None) if !measured => false,
             _ => true,
         }
     }

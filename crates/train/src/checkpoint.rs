@@ -7,7 +7,7 @@ use std::path::Path;
 use defrost_graph::{Graph, ParamKind, ParamStore};
 use defrost_policy::Loss;
 use defrost_tensor::HostTensor;
-use defrost_weights::{NamedTensors, Precision, safetensors};
+use defrost_weights::{NamedTensors, Precision, atomic, safetensors};
 use serde::{Deserialize, Serialize};
 
 use crate::run::{check_name, io};
@@ -212,6 +212,48 @@ impl Folder {
         Ok(safetensors::write(self.checkpoint_path(RESUME), &tensors, Precision::F32)?)
     }
 
+    /// [`Run::save`].
+    pub(crate) fn save(&self, name: &str, graph: &Graph, params: &ParamStore, about: &About) -> Result<()> {
+        check_name(name)?;
+        write_weights(&self.checkpoint_path(name), graph, params, about)
+    }
+
+    /// Makes the checkpoint `name` another name of `other`, where the file system can do that.
+    pub(crate) fn link(&self, other: &str, name: &str) -> bool {
+        check_name(name).is_ok()
+            && atomic::link(self.checkpoint_path(other), self.checkpoint_path(name)).is_ok()
+    }
+
+    /// Keeps what `phase` may go back to, as it is after `epoch` (from 0, of the phase).
+    pub(crate) fn write_restore(&self, phase: usize, epoch: usize, snapshot: &Snapshot) -> Result<()> {
+        let path = self.checkpoint_path(&restore_name(phase, epoch));
+        Ok(safetensors::write(path, &snapshot.tensors(), Precision::F32)?)
+    }
+
+    /// Removes all kept states but those after these epochs of `phase`.
+    pub(crate) fn keep_restores(&self, phase: usize, epochs: &[usize]) {
+        let kept: Vec<_> =
+            epochs.iter().map(|&e| format!("{}.safetensors", restore_name(phase, e))).collect();
+        let folder = self.checkpoint_path("x");
+        let entries = folder.parent().and_then(|p| fs::read_dir(p).ok()).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("restore-") && !kept.contains(&name) {
+                // One that stays costs room and nothing else.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Removes a checkpoint that is no longer needed.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let path = self.checkpoint_path(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io("remove", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+
     fn read(&self, name: &str) -> Result<NamedTensors> {
         let path = self.checkpoint_path(name);
         if !path.is_file() {
@@ -243,6 +285,12 @@ impl Snapshot {
     /// With an average of the weights where `job` has one, and without where it has none.
     pub(crate) fn fit_average(&mut self, job: &Job) {
         self.ema = job.recipe.ema.map(|_| self.ema.take().unwrap_or_else(|| self.params.clone()));
+    }
+
+    /// Bytes of all values.
+    pub(crate) fn bytes(&self) -> usize {
+        let stores = std::iter::once(&self.params).chain(&self.ema).flat_map(ParamStore::iter);
+        stores.map(|(_, t)| t).chain(self.optimizer.iter().map(|(_, t)| t)).map(|t| 4 * t.len()).sum()
     }
 
     fn tensors(&self) -> NamedTensors {
@@ -292,8 +340,7 @@ impl Run {
     /// # Errors
     /// [`TrainError::CheckpointName`], and what [`write_weights`] meets.
     pub fn save(&self, name: &str, graph: &Graph, params: &ParamStore, about: &About) -> Result<()> {
-        check_name(name)?;
-        write_weights(&self.folder().checkpoint_path(name), graph, params, about)
+        self.folder().save(name, graph, params, about)
     }
 
     /// Reads it back.
@@ -304,40 +351,10 @@ impl Run {
         Ok((Snapshot::from(&path, graph, &tensors)?, state))
     }
 
-    /// Keeps what `phase` may go back to, as it is after `epoch` (from 0, of the phase).
-    pub(crate) fn write_restore(&self, phase: usize, epoch: usize, snapshot: &Snapshot) -> Result<()> {
-        let path = self.folder().checkpoint_path(&restore_name(phase, epoch));
-        Ok(safetensors::write(path, &snapshot.tensors(), Precision::F32)?)
-    }
-
     /// Reads it back.
     pub(crate) fn read_restore(&self, graph: &Graph, phase: usize, epoch: usize) -> Result<Snapshot> {
         let name = restore_name(phase, epoch);
         Snapshot::from(&self.folder().checkpoint_path(&name), graph, &self.folder().read(&name)?)
-    }
-
-    /// Removes all kept states but those after these epochs of `phase`.
-    pub(crate) fn keep_restores(&self, phase: usize, epochs: &[usize]) {
-        let kept: Vec<_> =
-            epochs.iter().map(|&e| format!("{}.safetensors", restore_name(phase, e))).collect();
-        let folder = self.folder().checkpoint_path("x");
-        let entries = folder.parent().and_then(|p| fs::read_dir(p).ok()).into_iter().flatten().flatten();
-        for entry in entries {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("restore-") && !kept.contains(&name) {
-                // One that stays costs room and nothing else.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-
-    /// Removes a checkpoint that is no longer needed.
-    pub(crate) fn remove(&self, name: &str) -> Result<()> {
-        let path = self.folder().checkpoint_path(name);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io("remove", &path)(e)),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Cost {
     pub step: f64,
     /// Of filling the cache.
     pub fill: f64,
-    /// Of one validation.
+    /// Of what an epoch is measured by, those that are not counted in.
     pub validation: f64,
     /// Steps an epoch.
     pub steps: usize,
@@ -58,20 +58,25 @@ pub fn costs(job: &Job, options: Options) -> Result<Vec<Cost>> {
             0 => Cost {
                 step: whole,
                 fill: 0.0,
-                validation: infer * job.val.len() as f64,
+                validation: measured_part(job, phase) * infer * job.val.len() as f64,
                 steps,
                 epochs: phase.epochs,
             },
             views => Cost {
                 step: whole - prefix,
                 fill: (images * views as f64 + job.val.len() as f64) * prefix / n,
-                validation: suffix * job.val.len() as f64,
+                validation: measured_part(job, phase) * suffix * job.val.len() as f64,
                 steps,
                 epochs: phase.epochs,
             },
         })
     };
     job.phases.iter().map(cost).collect()
+}
+
+/// The part of a phase's epochs after which the validation part is measured.
+pub(crate) fn measured_part(job: &Job, phase: &Phase) -> f64 {
+    job.recipe.validation.times(phase.epochs) as f64 / phase.epochs.max(1) as f64
 }
 
 /// Measures and foretells.
@@ -82,7 +87,7 @@ pub(crate) struct Clock {
     rate: Option<f64>,
     /// Seconds of a step in this phase.
     step: Option<f64>,
-    /// Seconds of a validation in this phase.
+    /// Seconds that an epoch of this phase is measured for, those that are not counted in.
     validation: Option<f64>,
     /// When this part of the run began, and the seconds before it.
     began: Instant,

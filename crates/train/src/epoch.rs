@@ -2,15 +2,16 @@
 
 use std::time::Instant;
 
-use defrost_policy::{Metric, Metrics, Phase, Task};
+use defrost_policy::{Decision, Metric, Metrics, Phase, Task};
 
 use crate::cache;
 use crate::checkpoint::Snapshot;
+use crate::clock::measured_part;
 use crate::evaluate::{cached_outputs, outputs};
 use crate::feed::{Feed, Parts};
 use crate::state::by_name;
 use crate::step::{batches_a_step, clip, rates, rule, uses_up};
-use crate::trainer::{Flow, Trainer};
+use crate::trainer::{Answers, Flow, Trainer};
 use crate::{Epoch, Event, Outputs, Place, Result, Step, Stopped, TrainError, Validating};
 
 impl Trainer<'_> {
@@ -39,8 +40,9 @@ impl Trainer<'_> {
             self.begin_next_early(phase);
         }
         let began = Instant::now();
-        let outputs = if self.job.val.is_empty() { None } else { self.measure()? };
-        if outputs.is_none() && !self.job.val.is_empty() {
+        let due = self.is_due(phase);
+        let outputs = if due && !self.job.val.is_empty() { self.measure()? } else { None };
+        if outputs.is_none() && due && !self.job.val.is_empty() {
             return Ok(Flow::Stop);
         }
         let val_seconds = began.elapsed().as_secs_f64();
@@ -52,10 +54,16 @@ impl Trainer<'_> {
             return Err(self.not_finite(phase, "the validation loss", loss));
         }
         metrics.0.insert(Metric::TrainLoss, sums.mean_loss());
+        let (epoch, marks) = (self.state.global_epoch, self.marks);
+        let from_images = self.cache.is_none() || !self.infers_from_features;
+        self.measured = outputs.filter(|_| from_images).map(|outputs| Answers { epoch, marks, outputs });
         let began = Instant::now();
         let Some(retained) = self.retained()? else { return Ok(Flow::Stop) };
         let retention_seconds = began.elapsed().as_secs_f64();
-        self.clock.validated(val_seconds + retention_seconds);
+        if due {
+            let part = measured_part(self.job, phase);
+            self.clock.validated(part * val_seconds + retention_seconds);
+        }
         let told = Metrics(metrics.0.clone().into_iter().filter(|(m, _)| !in_its_own_field(*m)).collect());
         let last = self.factor(phase, place.epoch, steps.saturating_sub(1), steps);
         let epoch = Epoch {
@@ -76,7 +84,7 @@ impl Trainer<'_> {
             images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
             best: false,
         };
-        self.after_epoch(phase, epoch, &metrics)?;
+        self.after_epoch(phase, epoch, &metrics, due)?;
         Ok(Flow::Go)
     }
 
@@ -200,6 +208,17 @@ impl Trainer<'_> {
             self.session.average(new)?;
         }
         Ok(())
+    }
+
+    /// Whether the epoch is one after which the validation part is measured: by the recipe, or because it ends the phase.
+    fn is_due(&self, phase: &Phase) -> bool {
+        let epoch = self.state.at.epoch;
+        let ends = || {
+            let known = Metrics::from([(Metric::TrainLoss, self.state.sums.mean_loss())]);
+            let decisions = self.state.controller.clone().after_epoch(phase, epoch, &known);
+            decisions.iter().any(|d| matches!(d, Decision::Stop { .. }))
+        };
+        self.job.val.is_empty() || self.job.recipe.validation.is_due(epoch, phase.epochs) || ends()
     }
 
     /// The network's answers to the validation part, from the average of the weights where there is one; `None` where

@@ -52,6 +52,7 @@ impl Trainer<'_> {
         };
         // The weights of no epoch are worse than none: a phase that comes first starts where the run does.
         if let Some(name) = name.filter(|n| n != "best" || self.state.best.is_some()) {
+            self.written()?;
             let (params, _) = self.run.folder().load(&name, &self.job.graph)?;
             self.session.set_params(&params)?;
             if self.job.recipe.ema.is_some() {
@@ -73,6 +74,7 @@ impl Trainer<'_> {
     /// Tells the session what trains now.
     pub(crate) fn mark(&mut self, phase: &Phase) -> Result<()> {
         self.retention.iter_mut().for_each(Retention::forget);
+        self.marks += 1;
         let marking = phase.step(self.state.controller.step()).0.clone();
         let recipe = &self.job.recipe;
         let batch = recipe.batch_size.min(self.job.train.len());

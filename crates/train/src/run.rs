@@ -237,10 +237,9 @@ impl Run {
         self.metrics.write_all(&line).map_err(io("write to", &self.folder.metrics_path()))
     }
 
-    /// The length of `metrics.jsonl` in bytes, once all of it is on the disk.
-    pub(crate) fn metrics_len(&mut self) -> Result<u64> {
-        self.metrics.sync_data().map_err(io("write to", &self.folder.metrics_path()))?;
-        self.written_metrics_len()
+    /// `metrics.jsonl` once more, to wait until it is on the disk.
+    pub(crate) fn metrics_file(&self) -> Result<File> {
+        self.metrics.try_clone().map_err(io("open", &self.folder.metrics_path()))
     }
 
     /// The length of `metrics.jsonl` in bytes, of which not all may be on the disk yet.
@@ -342,7 +341,7 @@ mod tests {
         let mut run = Run::create(dir.path(), "", &names()).unwrap();
         let warning = |message: &str| Event::Warning { message: message.into() };
         run.log(&warning("one")).unwrap();
-        let len = run.metrics_len().unwrap();
+        let len = run.written_metrics_len().unwrap();
         run.log(&warning("two")).unwrap();
         assert_eq!(run.folder().events().unwrap(), [warning("one"), warning("two")]);
         run.rewind_metrics(len).unwrap();

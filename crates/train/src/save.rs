@@ -3,30 +3,45 @@
 //! Weights come first, `resume` last: whatever it says is done has its files, and a crash between the two costs work
 //! that is done again with the same bits. Epochs that take milliseconds are not each worth a file, so what is done may
 //! wait in memory for a moment; the end of a phase, a stop and an error do not wait.
+//!
+//! Of networks that are not large, files are written beside the next steps. The next save waits for them, and so does
+//! whoever reads one, an error and the end: that is when a failure is told.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use defrost_graph::ParamStore;
+use defrost_graph::{Graph, Param, ParamStore};
+use defrost_policy::Phase;
 use defrost_weights::atomic;
 
 use crate::between::epoch_name;
 use crate::checkpoint::Snapshot;
+use crate::run::io;
+use crate::step::rule;
 use crate::trainer::Trainer;
-use crate::{About, Epoch, Result};
+use crate::{About, Epoch, Folder, Result, State};
+
+/// Bytes of a snapshot up to which its files are written beside the next steps. A larger one would lie in memory beside
+/// the values of these, and its epochs take long enough.
+const BESIDE: usize = 256 << 20;
 
 /// What is done and not yet on the disk.
 #[derive(Debug, Default)]
 pub(crate) struct Unsaved {
     /// Weight files by name.
-    weights: BTreeMap<String, (ParamStore, About)>,
+    weights: Weights,
     /// States that the phase may go back to, by epoch.
     pub(crate) restores: BTreeMap<usize, Snapshot>,
-    start: Background,
+    writing: Background,
 }
 
-/// What a thread of its own writes: the start of a run, while its first batch is made. It is over when this is dropped.
+/// Weight files by name.
+type Weights = BTreeMap<String, (ParamStore, About)>;
+
+/// What a thread of its own writes while training goes on. It is over when this is dropped.
 #[derive(Debug, Default)]
 struct Background(Option<JoinHandle<Result<()>>>);
 
@@ -97,7 +112,7 @@ impl Trainer<'_> {
         self.state.seconds = self.clock.seconds();
         self.state.metrics_len = self.run.written_metrics_len()?;
         let (folder, state) = (self.run.folder().clone(), self.state.clone());
-        self.unsaved.start = Background::start(move || {
+        self.unsaved.writing = Background::start(move || {
             // What a new run has written so far was not waited for.
             atomic::flush_folder(folder.path())?;
             folder.write_resume(&snapshot, &state)
@@ -115,32 +130,95 @@ impl Trainer<'_> {
         self.write_all(&snapshot)
     }
 
-    /// Writes all that waits, then where the run stands.
+    /// Has all that waits written, then where the run stands.
     pub(crate) fn write_all(&mut self, snapshot: &Snapshot) -> Result<()> {
-        self.unsaved.start.end()?;
-        self.write_weights()?;
-        let (phase, job) = (self.state.at.phase, self.job);
-        let kept = job.phases.get(phase).map_or_else(Vec::new, |p| self.restorable(p));
-        for (epoch, snapshot) in std::mem::take(&mut self.unsaved.restores) {
-            if kept.contains(&epoch) {
-                self.run.write_restore(phase, epoch, &snapshot)?;
-            }
-        }
+        self.written()?;
+        let phase = self.state.at.phase;
+        let kept = self.job.phases.get(phase).map_or_else(Vec::new, |p| self.restorable(p));
+        let mut restores = std::mem::take(&mut self.unsaved.restores);
+        restores.retain(|epoch, _| kept.contains(epoch));
         self.state.seconds = self.clock.seconds();
-        self.state.metrics_len = self.run.metrics_len()?;
-        self.run.folder().write_resume(snapshot, &self.state)?;
+        self.state.metrics_len = self.run.written_metrics_len()?;
+        let save = Save {
+            folder: self.run.folder().clone(),
+            metrics: self.run.metrics_file()?,
+            graph: Arc::clone(&self.job.graph),
+            weights: std::mem::take(&mut self.unsaved.weights),
+            phase,
+            restores,
+            kept,
+            snapshot: snapshot.clone(),
+            state: self.state.clone(),
+            first_epoch: self.first_epoch_needed().unwrap_or(0),
+        };
         self.saved = Instant::now();
-        // Only now, because the resume file of before may have wanted the others.
-        self.run.keep_restores(phase, &kept);
-        let first = self.first_epoch_needed().unwrap_or(0);
-        (0..first).try_for_each(|epoch| self.run.remove(&epoch_name(epoch)))
+        if snapshot.bytes() > BESIDE {
+            return save.write();
+        }
+        self.unsaved.writing = Background::start(move || save.write());
+        Ok(())
+    }
+
+    /// Whether the files of a phase's epochs are sure to be written beside the next steps.
+    pub(crate) fn writes_beside(&self, phase: &Phase) -> Result<bool> {
+        let values: usize = self.job.graph.params().iter().map(Param::len).sum();
+        let copies = 1 + rule(&phase.optimizer, None)?.state() + usize::from(self.job.recipe.ema.is_some());
+        Ok(4 * copies * values <= BESIDE)
+    }
+
+    /// Waits until all that was to be written is.
+    pub(crate) fn written(&mut self) -> Result<()> {
+        self.unsaved.writing.end()
     }
 
     /// Writes the weight files that wait.
     pub(crate) fn write_weights(&mut self) -> Result<()> {
-        while let Some((name, (params, about))) = self.unsaved.weights.pop_first() {
-            self.run.save(&name, &self.job.graph, &params, &about)?;
-        }
-        Ok(())
+        self.written()?;
+        write_weights(self.run.folder(), &self.job.graph, std::mem::take(&mut self.unsaved.weights))
     }
+}
+
+/// All files of a moment of a run.
+struct Save {
+    folder: Folder,
+    metrics: File,
+    graph: Arc<Graph>,
+    weights: Weights,
+    phase: usize,
+    restores: BTreeMap<usize, Snapshot>,
+    /// Epochs of the phase whose states stay.
+    kept: Vec<usize>,
+    snapshot: Snapshot,
+    state: State,
+    /// The first epoch whose weights may still be wanted.
+    first_epoch: usize,
+}
+
+impl Save {
+    fn write(self) -> Result<()> {
+        let folder = &self.folder;
+        write_weights(folder, &self.graph, self.weights)?;
+        for (epoch, snapshot) in self.restores {
+            folder.write_restore(self.phase, epoch, &snapshot)?;
+        }
+        self.metrics.sync_data().map_err(io("write to", &folder.metrics_path()))?;
+        folder.write_resume(&self.snapshot, &self.state)?;
+        // Only now, because the resume file of before may have wanted the others.
+        folder.keep_restores(self.phase, &self.kept);
+        (0..self.first_epoch).try_for_each(|epoch| folder.remove(&epoch_name(epoch)))
+    }
+}
+
+/// Writes weight files. What is the same as the one before it (the last epoch, and it is the best) is a link to its file: no
+/// file of weights is ever changed, only replaced.
+fn write_weights(folder: &Folder, graph: &Graph, weights: Weights) -> Result<()> {
+    let mut before: Option<(String, (ParamStore, About))> = None;
+    for (name, (params, about)) in weights {
+        let same = before.as_ref().filter(|(_, (p, a))| *a == about && p.shares(&params));
+        if same.is_none_or(|(other, _)| !folder.link(other, &name)) {
+            folder.save(&name, graph, &params, &about)?;
+        }
+        before = Some((name, (params, about)));
+    }
+    Ok(())
 }

@@ -24,8 +24,8 @@ use crate::state::{Fingerprint, State};
 use crate::step::{clip, device_loss, rule};
 use crate::targets::{Targets, check_task, mix};
 use crate::{
-    About, Decision as Decided, Done, Ending, Event, Job, Options, Outcome, Place, Result, Run, Start,
-    Stopped, TrainError,
+    About, Decision as Decided, Done, Ending, Event, Job, Options, Outcome, Outputs, Place, Result, Run,
+    Start, Stopped, TrainError,
 };
 
 /// Trains `job` from its start, writing everything into `run`.
@@ -88,6 +88,15 @@ pub(crate) enum Flow {
     Stop,
 }
 
+/// What the network answered to the validation part after an epoch, asked with the images themselves.
+pub(crate) struct Answers {
+    /// The epoch, from 0 over all phases.
+    pub(crate) epoch: usize,
+    /// [`Trainer::marks`] then.
+    pub(crate) marks: usize,
+    pub(crate) outputs: Outputs,
+}
+
 pub(crate) struct Trainer<'a> {
     pub(crate) engine: &'a dyn Engine,
     pub(crate) job: &'a Job,
@@ -105,6 +114,12 @@ pub(crate) struct Trainer<'a> {
     pub(crate) early: Option<Early>,
     pub(crate) cache: Option<Cache>,
     pub(crate) retention: Option<Retention>,
+    /// How often what trains was told the session: two numbers that are the same are the same network to the last bit.
+    pub(crate) marks: usize,
+    /// What the network answered after the epoch that is about to end, and after the best one, where that can be told
+    /// without asking it again.
+    pub(crate) measured: Option<Answers>,
+    pub(crate) answers: Option<Answers>,
     /// Whether the session infers from features; known after the first try.
     pub(crate) infers_from_features: bool,
     pub(crate) clock: Clock,
@@ -153,6 +168,9 @@ impl<'a> Trainer<'a> {
             state,
             early,
             cache: None,
+            marks: 0,
+            measured: None,
+            answers: None,
             infers_from_features: true,
             clock,
             profiler: Profiler::default(),
@@ -250,32 +268,27 @@ impl<'a> Trainer<'a> {
         };
         self.emit(Event::Stopped(stopped.clone()))?;
         self.save()?;
+        self.written()?;
         Ok(Outcome { ending: Ending::Stopped(stopped), history: self.state.history, validation: None })
     }
 
-    /// Measures the best weights once more, image by image, and ends the run.
+    /// Tells what the best weights answer image by image, and ends the run.
     fn finish(mut self) -> Result<Outcome> {
         let mut validation = None;
         if !self.job.val.is_empty() {
-            let (params, about) = match self.run.folder().load("best", &self.job.graph) {
-                Ok(found) => found,
-                Err(TrainError::NoCheckpoint { .. }) => (self.session.params()?, About::default()),
-                Err(e) => return Err(e),
+            let best = self.state.best.as_ref().map(|b| b.global_epoch);
+            let known = self.answers.take().filter(|a| a.marks == self.marks && Some(a.epoch) == best);
+            let found = match known {
+                Some(Answers { outputs, .. }) => Some((outputs, best)),
+                None => self.ask_best()?,
             };
-            // These are the weights to be measured: no average of others, no features of others.
-            self.cache = None;
-            self.session.set_average(None)?;
-            self.session.set_optimizer(&[])?;
-            self.session.set_params(&params)?;
-            match self.measure()? {
-                Some(outputs) => {
-                    let found = outputs.validation(&self.job.val, &self.job.recipe.loss, "best", about.epoch);
-                    self.run.write_validation(&found)?;
-                    validation = Some(found);
-                }
-                None => return self.stopped_at_end(),
-            }
+            let Some((outputs, epoch)) = found else { return self.stopped_at_end() };
+            let found = outputs.validation(&self.job.val, &self.job.recipe.loss, "best", epoch);
+            self.written()?;
+            self.run.write_validation(&found)?;
+            validation = Some(found);
         }
+        self.written()?;
         let measured = !self.job.val.is_empty() || self.job.recipe.monitor == Metric::TrainLoss;
         let best = self.state.best.as_ref();
         let done = Done {
@@ -290,6 +303,26 @@ impl<'a> Trainer<'a> {
         };
         self.emit(Event::Done(done.clone()))?;
         Ok(Outcome { ending: Ending::Done(done), history: self.state.history, validation })
+    }
+
+    /// What the best weights answer, measured once more, and the epoch they are of; `None` where it was stopped from outside.
+    fn ask_best(&mut self) -> Result<Option<(Outputs, Option<usize>)>> {
+        self.written()?;
+        let (params, about) = match self.run.folder().load("best", &self.job.graph) {
+            Ok(found) => found,
+            Err(TrainError::NoCheckpoint { .. }) => (self.session.params()?, About::default()),
+            Err(e) => return Err(e),
+        };
+        if let (0, Some(phase)) = (self.marks, self.job.phases.last()) {
+            // The network is compiled as it was in an uninterrupted run.
+            self.mark(phase)?;
+        }
+        // These are the weights to be measured: no average of others, no features of others.
+        self.cache = None;
+        self.session.set_average(None)?;
+        self.session.set_optimizer(&[])?;
+        self.session.set_params(&params)?;
+        Ok(self.measure()?.map(|outputs| (outputs, about.epoch)))
     }
 
     /// Stopped while the best weights were measured: the resume file is from the last epoch's end and stays.

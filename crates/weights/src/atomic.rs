@@ -38,6 +38,29 @@ pub fn write_bytes_unflushed(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()>
     replace(path, Flush::Later, |file| file, |w| w.write_all(bytes)).map_err(|e| e.at(path))
 }
 
+/// Makes `path` another name (a hard link) of the file at `of`, which is on the disk: whoever reads `path` finds the old file
+/// or this one, and nothing is copied. For files that are replaced and never changed.
+///
+/// # Errors
+/// [`Error::Io`] inside [`Error::File`], where the file system knows no such links among others. `path` is then as it was.
+pub fn link(of: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<()> {
+    let (of, path) = (of.as_ref(), path.as_ref());
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix(".writing-").suffix(".tmp");
+    // A link at `path` points to where the file is wanted, which may be another file system: not for this way.
+    let plain = fs::symlink_metadata(path).map_or(true, |m| !m.is_symlink());
+    let made = match plain {
+        true => builder.make_in(folder, |temporary| fs::hard_link(of, temporary)),
+        false => Err(io::ErrorKind::Unsupported.into()),
+    };
+    let io = |source| Error::Io { action: "link the file", source }.at(path);
+    // Where both are one file already, the system leaves both names: the temporary one goes by itself.
+    made.and_then(|temporary| fs::rename(temporary.path(), path)).map_err(io)?;
+    flush_entries(folder);
+    Ok(())
+}
+
 /// Waits until all files that lie in the folder `path` itself are on the disk.
 ///
 /// # Errors
@@ -199,6 +222,23 @@ mod tests {
         write(&path, |w| w.write_all(b"two, longer")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two, longer");
         assert_eq!(entries(dir.path()), 1);
+    }
+
+    #[test]
+    fn a_link_replaces_a_file_by_another_ones_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
+        write_bytes(&one, b"1").unwrap();
+        write_bytes(&two, b"2").unwrap();
+        // The second time they are one file already.
+        for _ in 0..2 {
+            link(&one, &two).unwrap();
+            assert_eq!((fs::read(&two).unwrap(), entries(dir.path())), (b"1".to_vec(), 2));
+        }
+        write_bytes(&one, b"3").unwrap();
+        assert_eq!(fs::read(&two).unwrap(), b"1", "a file that is replaced leaves its other name alone");
+        let error = link(dir.path().join("none"), &two).unwrap_err().to_string();
+        assert!(error.contains("two") && entries(dir.path()) == 2, "{error}");
     }
 
     #[test]

@@ -171,6 +171,9 @@ fn write_to(w: &mut dyn Write, tensors: &NamedTensors, plan: &[Dtype]) -> io::Re
 }
 
 pub(crate) fn write_data(w: &mut dyn Write, data: &[f32], dtype: Dtype) -> io::Result<()> {
+    if dtype == Dtype::F32 && cfg!(target_endian = "little") {
+        return w.write_all(bytemuck::cast_slice(data));
+    }
     for part in data.chunks(1 << 16) {
         let bytes: Vec<u8> = match dtype {
             Dtype::I64 => part.iter().flat_map(|&v| (v as i64).to_le_bytes()).collect(),
