@@ -28,7 +28,7 @@ pub(crate) struct Rows {
 }
 
 /// Images a second and MB.
-type Figures = (f64, f64);
+pub(crate) type Figures = (f64, f64);
 
 impl Rows {
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<Vec<Value>> {
@@ -54,7 +54,7 @@ impl Rows {
         let n = batch(common, net);
         let (mut own, mut torch, mut ort) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..self.rounds {
-            own.push(self.own(common, net, mode)?);
+            own.push(own_step(common, net, mode, self.steps)?);
             if common.against.is_some() {
                 torch.push(rivals::torch(common, net, mode, n, &self.rival_dtype)?);
                 if mode == "infer" && net != "vgg16" && self.rival_dtype == "f32" {
@@ -79,23 +79,23 @@ impl Rows {
         println!();
         Ok(row)
     }
+}
 
-    /// This project's step, in a process of its own.
-    fn own(&self, common: &Common, net: &str, mode: &str) -> anyhow::Result<Figures> {
-        let json = common.folder.join(format!("row-{}.json", std::process::id()));
-        let _ = std::fs::remove_file(&json);
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["steps", "--net", net, "--modes", mode, "--backend", &common.backend]);
-        command.args(["--steps", &self.steps.to_string(), "--threads", &common.threads.to_string()]);
-        command.args(["--batch", &common.batch.to_string(), "--size", &common.size.to_string()]);
-        command.arg("--json").arg(&json);
-        run(&mut command, |_| false)?;
-        let found = crate::read(&json)?;
-        std::fs::remove_file(&json)?;
-        let row = &found["steps"][0];
-        let field = |name: &str| row[name].as_f64().with_context(|| format!("a step without {name}"));
-        Ok((field("value")?, field("mb")?))
-    }
+/// Images a second and MB of this project's step, in a process of its own.
+pub(crate) fn own_step(common: &Common, net: &str, mode: &str, steps: usize) -> anyhow::Result<Figures> {
+    let json = common.folder.join(format!("row-{}.json", std::process::id()));
+    let _ = std::fs::remove_file(&json);
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["steps", "--net", net, "--modes", mode, "--backend", &common.backend]);
+    command.args(["--steps", &steps.to_string(), "--threads", &common.threads.to_string()]);
+    command.args(["--batch", &common.batch.to_string(), "--size", &common.size.to_string()]);
+    command.arg("--json").arg(&json);
+    run(&mut command, |_| false)?;
+    let found = crate::read(&json)?;
+    std::fs::remove_file(&json)?;
+    let row = &found["steps"][0];
+    let field = |name: &str| row[name].as_f64().with_context(|| format!("a step without {name}"));
+    Ok((field("value")?, field("mb")?))
 }
 
 /// The middle of each figure.

@@ -183,9 +183,15 @@ fn scale(out: &mut String, rows: &[Value]) {
         }
     }
     if !threads.is_empty() {
-        head(out, "Threads", &["threads", "s an epoch", "times one"]);
+        head(out, "Threads", &["what", "threads", "s", "times one"]);
         for row in threads {
-            line(out, &[row["threads"].to_string(), number(&row["value"], 2), number(&row["times"], 2)]);
+            let cells = [
+                text(&row["what"]),
+                row["threads"].to_string(),
+                number(&row["value"], 3),
+                number(&row["times"], 2),
+            ];
+            line(out, &cells);
         }
     }
 }
@@ -204,7 +210,7 @@ mod tests {
             "rows": [{ "id": "rows/x", "net": "resnet18", "mode": "all", "batch": 16, "value": 31.04, "mb": 700.4,
                 "torch": { "value": 18.0, "ratio": 1.724, "mb": 1500.0, "mb_ratio": 0.467 } }],
             "scale": [{ "id": "a", "images": 1000, "value": 2.0, "ms_an_image": 2.0, "mb": 300.0 },
-                { "id": "b", "threads": 2, "value": 1.0, "times": 1.9 }],
+                { "id": "b", "what": "a step", "threads": 2, "value": 1.0, "times": 1.9 }],
         });
         let text = all(&file);
         assert!(
@@ -216,7 +222,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("| 1000 | 2.00 | 2.000 | 300 |") && text.contains("| 2 | 1.00 | 1.90 |"),
+            text.contains("| 1000 | 2.00 | 2.000 | 300 |") && text.contains("| a step | 2 | 1.000 | 1.90 |"),
             "{text}"
         );
         assert!(!text.contains("Loading"), "{text}");

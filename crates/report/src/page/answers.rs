@@ -7,7 +7,7 @@ use maud::{Markup, PreEscaped, html};
 use super::mistakes::file;
 use super::{Part, scrolling};
 use crate::run::Run;
-use crate::thumb::Budget;
+use crate::thumb::{Budget, Shown};
 use crate::{Options, Result, plot, say};
 
 /// Worst answers that are shown.
@@ -64,19 +64,25 @@ pub(super) fn numbers(run: &Run) -> Result<Option<Part>> {
 pub(super) fn worst(run: &Run, options: &Options) -> Option<Part> {
     let v = run.validation.as_ref().filter(|v| !v.worst.is_empty() && v.predictions.is_empty())?;
     let mut budget = Budget::new(options.picture_bytes, options.pictures);
-    let mut missing = 0;
-    let mut card = |at: usize| -> Markup {
-        let (path, caption) = match v.task {
-            Task::Regression => (&v.measured[at].path, told(v, &v.measured[at])),
-            _ => (&v.labelled[at].path, said(v, &v.labelled[at])),
+    let path = |at: usize| match v.task {
+        Task::Regression => &v.measured[at].path,
+        _ => &v.labelled[at].path,
+    };
+    let worst = &v.worst[..v.worst.len().min(WORST)];
+    let data = options.data.as_deref();
+    let shown =
+        budget.pictures(&worst.iter().map(|&at| (run.image(path(at), data), SIDE)).collect::<Vec<_>>());
+    let missing = shown.iter().filter(|s| s.missing).count();
+    let card = |(&at, Shown { picture, .. }): (&usize, &Shown)| -> Markup {
+        let path = path(at);
+        let caption = match v.task {
+            Task::Regression => told(v, &v.measured[at]),
+            _ => said(v, &v.labelled[at]),
         };
-        let wanted = budget.any();
-        let picture = run.image(path, options.data.as_deref()).and_then(|file| budget.picture(&file, SIDE));
-        missing += usize::from(wanted && picture.is_none());
         html! {
             figure {
                 div .frame {
-                    @match &picture {
+                    @match picture {
                         Some(uri) => img src=(uri) loading="lazy" decoding="async" alt=(file(path));,
                         None => span .none { "no picture" },
                     }
@@ -85,7 +91,7 @@ pub(super) fn worst(run: &Run, options: &Options) -> Option<Part> {
             }
         }
     };
-    let cards: Vec<_> = v.worst.iter().take(WORST).map(|&at| card(at)).collect();
+    let cards: Vec<_> = worst.iter().zip(&shown).map(card).collect();
     let about = html! {
         @if v.task == Task::Regression { "The answers that are furthest from the truth, in deviations of each number." }
         @else { "The answers with a wrong label, those of the greatest loss first." }

@@ -48,24 +48,22 @@ impl Gallery {
         let Some(v) = run.validation.as_ref().filter(|v| !v.confusion.is_empty()) else { return gallery };
         let mut budget = Budget::new(options.picture_bytes, options.pictures);
         let data = options.data.as_deref();
-        let mut shoot = |at: usize, side: u32, missing: &mut usize| {
-            let file = run.image(&v.predictions[at].path, data);
-            let wanted = budget.any();
-            let picture = file.and_then(|f| budget.picture(&f, side));
-            *missing += usize::from(wanted && picture.is_none());
-            Shot { at, picture }
-        };
-        for &at in v.worst.iter().take(WORST) {
-            let shot = shoot(at, LARGE, &mut gallery.missing);
-            gallery.worst.push(shot);
-        }
         let mut pairs = by_pair(v);
         gallery.left_out = pairs.len().saturating_sub(PAIRS);
         pairs.truncate(PAIRS);
+        pairs.iter_mut().for_each(|(_, places)| places.truncate(OF_A_PAIR));
+        let worst = &v.worst[..v.worst.len().min(WORST)];
+        let all = worst.iter().map(|&at| (at, LARGE));
+        let all: Vec<_> =
+            all.chain(pairs.iter().flat_map(|(_, places)| places.iter().map(|&at| (at, SMALL)))).collect();
+        let files: Vec<_> =
+            all.iter().map(|&(at, side)| (run.image(&v.predictions[at].path, data), side)).collect();
+        let shown = budget.pictures(&files);
+        gallery.missing = shown.iter().filter(|s| s.missing).count();
+        let mut shots = all.iter().zip(shown).map(|(&(at, _), s)| Shot { at, picture: s.picture });
+        gallery.worst = shots.by_ref().take(worst.len()).collect();
         for (pair, places) in pairs {
-            let shots: Vec<_> =
-                places.into_iter().take(OF_A_PAIR).map(|at| shoot(at, SMALL, &mut gallery.missing)).collect();
-            gallery.pairs.push((pair, shots));
+            gallery.pairs.push((pair, shots.by_ref().take(places.len()).collect()));
         }
         gallery
     }

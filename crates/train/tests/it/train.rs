@@ -368,3 +368,108 @@ fn a_picture_that_is_lost_in_the_run_is_told_of_once_and_listed() {
     let listed = std::fs::read_to_string(folder.skipped_path()).unwrap();
     assert!(listed.lines().count() == 1 && listed.contains("3.bmp: no image"), "{listed}");
 }
+
+#[test]
+fn what_was_measured_last_is_not_measured_again_and_says_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut recipe = bare().phase(PhaseSpec::new("all", 3, "all").lr(3e-2).optimizer(tiny::sgd(0.9)));
+    recipe.monitor = Metric::Loss;
+    let job = job(recipe);
+    let path = dir.path().join("run");
+    let mut run = new_run(&path);
+    let count = std::cell::Cell::new(0);
+    let counting = || defrost_train::Options {
+        on_event: Box::new(|e| {
+            count.set(count.get() + usize::from(matches!(e, Event::Validating(v) if v.done == v.images)))
+        }),
+        ..options()
+    };
+    defrost_train::fit(&engine(), &job, &mut run, counting()).unwrap();
+    assert_eq!(count.replace(0), 3, "once an epoch");
+    let folder = Folder::open(&path).unwrap();
+    let said = std::fs::read(folder.validation_path()).unwrap();
+    // A process that only has the files asks the best weights once more.
+    std::fs::remove_file(folder.validation_path()).unwrap();
+    let outcome = defrost_train::resume(&engine(), &job, &mut run, counting()).unwrap();
+    assert_eq!(count.get(), 1);
+    assert!(outcome.validation.is_some());
+    assert_eq!(std::fs::read(folder.validation_path()).unwrap(), said);
+}
+
+#[test]
+fn epochs_that_are_not_measured_say_nothing_of_validation() {
+    let dir = tempfile::tempdir().unwrap();
+    let phase = |name, epochs| PhaseSpec::new(name, epochs, "all").lr(1e-2).optimizer(tiny::sgd(0.9));
+    let every = |every| job(bare().validate_every(every).phase(phase("a", 5)).phase(phase("b", 2)));
+    let measured = |every_epochs| {
+        let job = every(every_epochs);
+        let path = dir.path().join(format!("every-{every_epochs}"));
+        let outcome = fit(&job, &path);
+        for e in &outcome.history {
+            let whole = e.val_accuracy.is_some() && e.metrics.contains_key("f1");
+            assert_eq!((e.val_loss.is_some(), e.val_seconds > 1e-9), (whole, whole), "{e:?}");
+            assert!(whole || !e.best, "{e:?}");
+        }
+        let best = outcome.history.iter().filter(|e| e.best).map(|e| e.global_epoch).next_back();
+        assert_eq!(Folder::open(&path).unwrap().about("best").unwrap().epoch, best);
+        assert_eq!(outcome.validation.unwrap().epoch, best);
+        let measured = outcome.history.iter().filter(|e| e.val_loss.is_some());
+        (measured.map(|e| e.global_epoch).collect::<Vec<_>>(), weights(&Folder::open(&path).unwrap(), "last"))
+    };
+    let (all, last) = measured(1);
+    assert_eq!(all, [0, 1, 2, 3, 4, 5, 6]);
+    // The last epoch of a phase is always measured, and nothing else depends on it.
+    for (every, epochs) in [(0, vec![4, 6]), (2, vec![1, 3, 4, 6]), (9, vec![4, 6])] {
+        assert_eq!(measured(every), (epochs, last.clone()), "every {every}");
+    }
+}
+
+#[test]
+fn rules_wait_for_epochs_that_are_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut recipe = bare().validate_every(2).early_stopping(tiny::patience(1));
+    // A rate that is too high to get better: the second measurement ends the phase.
+    recipe = recipe.phase(PhaseSpec::new("all", 12, "all").lr(1e-9).optimizer(tiny::sgd(0.0)));
+    let outcome = fit(&job(recipe.clone()), &dir.path().join("loss"));
+    let ended = outcome.history.len();
+    assert!(ended.is_multiple_of(2) && ended < 12, "{ended} epochs");
+    // A rule by the training loss ends it at any epoch, which is measured because it is the last.
+    let mut rule = tiny::patience(1);
+    (rule.metric, rule.restore_best, rule.min_delta) = (Metric::TrainLoss, false, 100.0);
+    recipe.early_stopping = Some(rule);
+    recipe.validation.every = 0;
+    let outcome = fit(&job(recipe), &dir.path().join("train-loss"));
+    let measured: Vec<_> = outcome.history.iter().map(|e| e.val_loss.is_some()).collect();
+    assert_eq!(measured, [false, true]);
+}
+
+#[test]
+fn epochs_that_are_both_the_best_and_the_last_have_one_file_of_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut recipe = recipe();
+    recipe.monitor = Metric::TrainLoss;
+    recipe.phases[1].save = Some("end".into());
+    fit(&job(recipe), dir.path());
+    let folder = Folder::open(dir.path()).unwrap();
+    let names = ["best", "end", "last"];
+    assert_eq!(folder.checkpoints(), names);
+    let [best, end, last] = names.map(|name| std::fs::read(folder.checkpoint_path(name)).unwrap());
+    assert!(best == end && end == last);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let inode = |name| std::fs::metadata(folder.checkpoint_path(name)).unwrap().ino();
+        assert_eq!(inode("best"), inode("last"));
+    }
+    // What is written over one of them leaves the others.
+    let (params, about) = folder.load("last", &job(tiny::recipe()).graph).unwrap();
+    let other = defrost_train::About { model: "other".into(), ..about };
+    defrost_train::write_weights(
+        &folder.checkpoint_path("last"),
+        &job(tiny::recipe()).graph,
+        &params,
+        &other,
+    )
+    .unwrap();
+    assert_eq!(std::fs::read(folder.checkpoint_path("best")).unwrap(), best);
+}
