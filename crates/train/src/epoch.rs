@@ -45,7 +45,7 @@ impl Trainer<'_> {
         if outputs.is_none() && due && !self.job.val.is_empty() {
             return Ok(Flow::Stop);
         }
-        let val_seconds = began.elapsed().as_secs_f64();
+        let val_seconds = outputs.as_ref().map_or(0.0, |_| began.elapsed().as_secs_f64());
         self.tell_unreadable([unreadable, self.val.failures()].concat())?;
         let (loss, wanted) = (&self.job.recipe.loss, self.wanted(phase));
         let mut metrics = outputs.as_ref().map(|o| o.metrics(loss, &wanted)).unwrap_or_default();
