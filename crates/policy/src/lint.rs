@@ -4,7 +4,7 @@
 
 use defrost_graph::{BnMode, Graph, ParamId};
 
-use crate::{Balance, ClassWeights, NormMode, Optimizer, Phase, Recipe};
+use crate::{Balance, ClassWeights, Metric, NormMode, Optimizer, Phase, Recipe};
 
 /// What is known of the data and the weights before a run. Lists that are empty and values that are `None` are not judged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -322,11 +322,16 @@ fn zero_rates(case: &Case<'_>, doubts: &mut Vec<Doubt>) {
 /// What is asked for and can never happen.
 fn never(case: &Case<'_>, doubts: &mut Vec<Doubt>) {
     for phase in case.phases {
-        if let Some(rule) = phase.early_stopping.as_ref().filter(|r| r.patience >= phase.epochs) {
-            let message = format!(
-                "early stopping waits {} epochs, longer than phase `{}` is",
-                rule.patience, phase.name
-            );
+        let measured = case.recipe.validation.times(phase.epochs);
+        let counted = |m: Metric| if m == Metric::TrainLoss { phase.epochs } else { measured };
+        if let Some(rule) = phase.early_stopping.as_ref().filter(|r| r.patience >= counted(r.metric)) {
+            let (waits, name) = (rule.patience, &phase.name);
+            let message = match counted(rule.metric) {
+                n if n < phase.epochs => format!(
+                    "early stopping waits {waits} epochs that are measured, and phase `{name}` has {n} (`validation.every`)"
+                ),
+                _ => format!("early stopping waits {waits} epochs, longer than phase `{name}` is"),
+            };
             doubts.push(Doubt::new("never", Severity::Note, message));
         }
         let Some(thaw) = phase.thaw.as_ref().filter(|t| t.every > 0 && t.plateau.is_none()) else { continue };

@@ -257,6 +257,30 @@ fn regression_has_no_matrix() {
 }
 
 #[test]
+fn epochs_that_were_not_measured_leave_gaps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sample = Sample::small();
+    let lines = |events: Vec<Event>| -> String {
+        events.iter().map(|e| serde_json::to_string(e).expect("JSON") + "\n").collect()
+    };
+    let measured = |e: &Epoch| [1, 2, 6, 7].contains(&e.global_epoch);
+    let events = sample.events().into_iter().map(|e| match e {
+        Event::Epoch(e) if !measured(&e) => {
+            Event::Epoch(Epoch { val_loss: None, val_accuracy: None, val_seconds: 0.0, best: false, ..e })
+        }
+        e => e,
+    });
+    fs::write(folder.path().join("metrics.jsonl"), lines(events.collect())).expect("a file");
+    let run = Run::read(folder.path()).expect("a run");
+    let says = |e: usize| say::number(run.epochs[&e].val_loss.expect("measured"));
+    let svg = curves_svg(folder.path()).expect("a plot");
+    assert!(svg.contains(&format!("Validation loss: from {} to {}.", says(1), says(7))), "{svg}");
+    let html = page(folder.path());
+    assert!(html.contains("<td>–</td>") && html.contains("id=\"curves\""), "{html}");
+    assert!(html.contains("classes apart in"), "{html}");
+}
+
+#[test]
 fn ten_thousand_pictures_of_a_thousand_classes_stay_below_five_megabytes() {
     let (folder, data) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let classes = (0..1000).map(|i| format!("a class with a rather long name, number {i}")).collect();

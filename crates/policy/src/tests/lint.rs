@@ -2,8 +2,8 @@
 
 use super::nets;
 use crate::{
-    Doubt, EarlyStopping, Facts, Lr, NormMode, Optimizer, PhaseSpec, Recipe, Schedule, Severity, Sgd, Thaw,
-    Warmup, lint,
+    Doubt, EarlyStopping, Facts, Lr, Metric, NormMode, Optimizer, PhaseSpec, Recipe, Schedule, Severity, Sgd,
+    Thaw, Warmup, lint,
 };
 
 fn facts() -> Facts {
@@ -177,6 +177,11 @@ fn notes_on_what_never_happens_and_what_decay_does_not_reach() {
     );
     let patient = head().early_stopping(EarlyStopping { patience: 9, ..EarlyStopping::default() });
     assert!(notes(&patient).iter().any(|m| m.contains("waits 9 epochs, longer than phase `head`")));
+    let patient = head().validate_every(0).early_stopping(EarlyStopping::default());
+    assert!(notes(&patient).iter().any(|m| m.contains("epochs that are measured, and phase `head` has 1")));
+    let by_train_loss = EarlyStopping { metric: Metric::TrainLoss, patience: 1, ..EarlyStopping::default() };
+    let patient = head().validate_every(0).early_stopping(by_train_loss);
+    assert!(!notes(&patient).iter().any(|m| m.contains("early stopping")), "it is told after each epoch");
     let slow = recipe(PhaseSpec::new("p", 5, "head").thaw(Thaw { every: 2, ..Thaw::default() }));
     assert_eq!(
         notes(&slow),

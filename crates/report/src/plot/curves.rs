@@ -111,8 +111,9 @@ fn plot(
     thaws(run, &panel)?;
     for c in curves.iter().rev() {
         panel.line(&c.values, c.ink, c.width)?;
-        if let [only] = c.values[..] {
-            panel.dot(only, 2.5, c.ink)?;
+        // What is measured after some epochs only has points there, and nothing but its point where it is one.
+        if c.values.len() == 1 || c.values.len() < run.epochs.len() {
+            c.values.iter().try_for_each(|&at| panel.dot(at, 2.5, c.ink))?;
         }
     }
     for c in curves {
@@ -212,7 +213,9 @@ fn loss_words(run: &Run) -> String {
         say::number(first.train_loss),
         say::number(last.train_loss)
     );
-    if let (Some(a), Some(b)) = (first.val_loss, last.val_loss) {
+    let mut measured = run.epochs.values().filter_map(|e| e.val_loss);
+    let first = measured.next();
+    if let (Some(a), Some(b)) = (first, measured.next_back().or(first)) {
         s += &format!(" Validation loss: from {} to {}.", say::number(a), say::number(b));
     }
     s
