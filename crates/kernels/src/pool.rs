@@ -68,11 +68,8 @@ pub fn max_grad(
     assert_eq!(grad_in.len(), x.len(), "input gradient");
     let (inside, outside) = (shape.input.image_len(), shape.output.image_len());
     threads.for_chunks(grad_in, inside, |n, grad_in| {
-        if !accumulate {
-            grad_in.fill(0.0);
-        }
         let x = &x[n * inside..][..inside];
-        max_grad_image(threads.isa(), shape, x, &grad_out[n * outside..][..outside], grad_in);
+        max_grad_image(threads.isa(), shape, x, &grad_out[n * outside..][..outside], accumulate, grad_in);
     });
 }
 
@@ -113,15 +110,80 @@ dispatch!(fn max_row(shape: &PoolShape, x: &[f32], n: usize, oy: usize, out: &mu
 
 #[inline(always)]
 fn max_row_body<V: Vector>(shape: &PoolShape, x: &[f32], n: usize, oy: usize, out: &mut [f32]) {
-    let c = shape.input.c;
-    let image = &x[n * shape.input.image_len()..][..shape.input.image_len()];
+    let Shape4 { c, h, w, .. } = shape.input;
+    let image = x[n * shape.input.image_len()..][..shape.input.image_len()].as_ptr();
+    let rows = shape.desc.range(0, oy, h);
     for (ox, out) in out.chunks_exact_mut(c).enumerate() {
-        out.fill(f32::NEG_INFINITY);
-        for at in window(shape, oy, ox) {
-            for (o, &v) in out.iter_mut().zip(&image[at..at + c]) {
-                *o = if v > *o || v.is_nan() { v } else { *o };
+        let columns = shape.desc.range(1, ox, w);
+        let window = Window { rows: rows.len(), columns: columns.len(), step: [w * c, c] };
+        let start = image.wrapping_add((rows.start * w + columns.start) * c);
+        for first in (0..c).step_by(V::LANES) {
+            let lanes = V::LANES.min(c - first);
+            // SAFETY: the window lies in the image, whose positions are `c` channels long, as the output's are.
+            unsafe {
+                let (best, _) = window.largest::<V>(start.wrapping_add(first), lanes);
+                store::<V>(best, out.as_mut_ptr().add(first), lanes);
             }
         }
+    }
+}
+
+/// Positions of a window.
+#[derive(Clone, Copy)]
+struct Window {
+    rows: usize,
+    columns: usize,
+    /// Floats between rows, and between columns.
+    step: [usize; 2],
+}
+
+impl Window {
+    /// Calls `visit(place, offset)` for each position in row order. Places are whole numbers as floats: exact, and of the
+    /// vectors' own kind. Loops of known length are unrolled.
+    #[inline(always)]
+    fn each(self, mut visit: impl FnMut(f32, usize)) {
+        match (self.rows, self.columns) {
+            (2, 2) => self.each_of(2, 2, &mut visit),
+            (3, 3) => self.each_of(3, 3, &mut visit),
+            (rows, columns) => self.each_of(rows, columns, &mut visit),
+        }
+    }
+
+    #[inline(always)]
+    fn each_of(self, rows: usize, columns: usize, visit: &mut impl FnMut(f32, usize)) {
+        for y in 0..rows {
+            for x in 0..columns {
+                visit((y * columns + x) as f32, y * self.step[0] + x * self.step[1]);
+            }
+        }
+    }
+
+    /// The largest of the values from `x` on, and its place.
+    ///
+    /// # Safety
+    /// `lanes` floats can be read at each position.
+    #[inline(always)]
+    unsafe fn largest<V: Vector>(self, x: *const f32, lanes: usize) -> (V, V) {
+        let (mut best, mut at) = (V::splat(f32::NEG_INFINITY), V::splat(0.0));
+        self.each(|place, offset| {
+            // SAFETY: the caller's.
+            let v = unsafe { load::<V>(x.wrapping_add(offset), lanes) };
+            (best, at) = best.larger(at, v, V::splat(place));
+        });
+        (best, at)
+    }
+
+    /// Adds `g` to the values from `to` on, each lane at its place of `at`.
+    ///
+    /// # Safety
+    /// `lanes` floats can be read and written at each position.
+    #[inline(always)]
+    unsafe fn add<V: Vector>(self, g: V, at: V, to: *mut f32, lanes: usize) {
+        self.each(|place, offset| {
+            let to = to.wrapping_add(offset);
+            // SAFETY: the caller's.
+            unsafe { store::<V>(load::<V>(to, lanes).add(g.at_place(at, V::splat(place))), to, lanes) }
+        });
     }
 }
 
@@ -144,35 +206,50 @@ fn avg_row_body<V: Vector>(shape: &PoolShape, x: &[f32], n: usize, oy: usize, ou
 }
 
 dispatch!(
-    fn max_grad_image(shape: &PoolShape, x: &[f32], grad_out: &[f32], grad_in: &mut [f32]) = max_grad_body
+    fn max_grad_image(
+        shape: &PoolShape,
+        x: &[f32],
+        grad_out: &[f32],
+        accumulate: bool,
+        grad_in: &mut [f32],
+    ) = max_grad_body
 );
 
 #[inline(always)]
-fn max_grad_body<V: Vector>(shape: &PoolShape, x: &[f32], grad_out: &[f32], grad_in: &mut [f32]) {
-    let c = shape.input.c;
+fn max_grad_body<V: Vector>(
+    shape: &PoolShape,
+    x: &[f32],
+    grad_out: &[f32],
+    accumulate: bool,
+    grad_in: &mut [f32],
+) {
+    let Shape4 { c, h, w, .. } = shape.input;
     assert_eq!((x.len(), grad_in.len()), (shape.input.image_len(), x.len()), "an image");
-    let (x, grad_in) = (x.as_ptr(), grad_in.as_mut_ptr());
-    for (o, g) in grad_out.chunks_exact(c).enumerate() {
-        let (oy, ox) = (o / shape.output.w, o % shape.output.w);
-        for first in (0..c).step_by(V::LANES) {
-            let lanes = V::LANES.min(c - first);
-            // SAFETY: a window's positions are starts of `c` channels of the image, and so long are all three slices.
-            unsafe {
-                // Places are whole numbers as floats: exact, and of the vectors' own kind.
-                let (mut best, mut place) = (V::splat(f32::NEG_INFINITY), V::splat(0.0));
-                for (i, at) in window(shape, oy, ox).enumerate() {
-                    let v = load::<V>(x.add(at + first), lanes);
-                    (best, place) = best.larger(place, v, V::splat(i as f32));
-                }
-                let g = load::<V>(g.as_ptr().add(first), lanes);
-                for (i, at) in window(shape, oy, ox).enumerate() {
-                    let to = grad_in.add(at + first);
-                    let sum = load::<V>(to, lanes).add(g.at_place(place, V::splat(i as f32)));
-                    store::<V>(sum, to, lanes);
+    // Rows are cleared just before the first window that reaches them, and are then still in the cache.
+    let mut cleared = if accumulate { h } else { 0 };
+    for (oy, g) in grad_out.chunks_exact(shape.output.w * c).enumerate() {
+        let rows = shape.desc.range(0, oy, h);
+        if rows.end > cleared {
+            grad_in[cleared * w * c..rows.end * w * c].fill(0.0);
+            cleared = rows.end;
+        }
+        let (x, grad_in) = (x.as_ptr(), grad_in.as_mut_ptr());
+        for (ox, g) in g.chunks_exact(c).enumerate() {
+            let columns = shape.desc.range(1, ox, w);
+            let window = Window { rows: rows.len(), columns: columns.len(), step: [w * c, c] };
+            let start = (rows.start * w + columns.start) * c;
+            for first in (0..c).step_by(V::LANES) {
+                let lanes = V::LANES.min(c - first);
+                // SAFETY: the window lies in the image, whose positions are `c` channels long, as the output's are.
+                unsafe {
+                    let (_, at) = window.largest::<V>(x.wrapping_add(start + first), lanes);
+                    let g = load::<V>(g.as_ptr().add(first), lanes);
+                    window.add(g, at, grad_in.wrapping_add(start + first), lanes);
                 }
             }
         }
     }
+    grad_in[cleared * w * c..].fill(0.0);
 }
 
 dispatch!(fn avg_grad_image(shape: &PoolShape, grad_out: &[f32], grad_in: &mut [f32]) = avg_grad_body);
