@@ -26,9 +26,12 @@ fn add_to_body<V: Vector>(x: &[f32], out: &mut [f32]) {
     out.iter_mut().zip(x).for_each(|(o, &x)| *o += x);
 }
 
+/// Shards that sums over rows are cut into at most.
+pub(crate) const ROW_SHARDS: usize = 16;
+
 /// Into how many shards sums over `rows` rows are cut: a function of the shape alone.
 pub(crate) fn row_shards(rows: usize) -> usize {
-    rows.div_ceil(64).clamp(1, 16)
+    rows.div_ceil(64).clamp(1, ROW_SHARDS)
 }
 
 /// Floats of workspace that [`channel_sum`] needs.

@@ -10,7 +10,7 @@ use crate::uses::Uses;
 pub struct Fused {
     /// Activations that moved into the call before them.
     pub activations: usize,
-    /// Activation gradients that moved into the normalisation gradient after them.
+    /// Activation gradients that moved into the gradient of a normalisation after them.
     pub gradients: usize,
     /// Sums that moved into a convolution or a normalisation.
     pub residuals: usize,
@@ -95,35 +95,42 @@ fn activations(instructions: &mut Vec<Instruction>, keep: &[Value]) -> usize {
     remove(instructions, &gone)
 }
 
-/// `activate_grad`, then the gradient of a normalisation that took the activation in.
+/// `activate_grad`, then the gradient of a normalisation, which takes it in.
+///
+/// Where it is the gradient of a residual block's sum, another branch reads it too: then the normalisation's gradient comes
+/// first and writes it beside its own results.
 fn gradients(instructions: &mut Vec<Instruction>) -> usize {
     let uses = Uses::of(instructions);
     let mut gone = vec![false; instructions.len()];
     for at in 0..instructions.len() {
         let Call::ActivateGrad(masked) = instructions[at].call else { continue };
-        let &[reader] = uses.readers(masked.grad_in) else { continue };
-        // The gradient must still be what it was when the normalisation's gradient reads it.
+        let readers = uses.readers(masked.grad_in);
+        let Some(&reader) = readers.first().filter(|&&reader| reader > at) else { continue };
+        // The gradient must still be what it was when the normalisation's gradient reads it, and what it is made into must
+        // not be touched before.
         let changed = uses.writers(masked.grad_out).iter().any(|w| (at..=reader).contains(w));
-        if masked.accumulate || changed || uses.only_writer(masked.grad_in).is_none() {
+        let added_to = uses.writers(masked.grad_in).iter().any(|&w| w != at && w <= reader);
+        if masked.accumulate || changed || added_to {
             continue;
         }
-        // Only the norm that computed the activation's value itself, and added nothing to it, can undo it.
-        let Some(forward) = uses.only_writer(masked.out) else { continue };
-        let (taken, x, bias) = match &instructions[forward].call {
-            Call::NormTrain(c) if c.residual.is_none() => (c.activation, c.x, c.bias),
-            Call::NormEval(c) if c.residual.is_none() => (c.activation, c.x, c.bias),
-            _ => continue,
-        };
-        let node = instructions[forward].node;
-        if taken != masked.activation || instructions[reader].node != node {
-            continue;
-        }
+        let alone = readers.len() == 1 && uses.only_writer(masked.grad_in).is_some();
+        // Only the norm that computed the activation's value itself, and added nothing to it, knows it from its input.
+        let forward = uses.only_writer(masked.out).map(|forward| &instructions[forward]);
+        let own = forward.filter(|f| f.node == instructions[reader].node).and_then(|f| match f.call {
+            Call::NormTrain(c) if c.residual.is_none() && c.activation == masked.activation => Some(c),
+            _ => None,
+        });
         match &mut instructions[reader].call {
-            Call::NormTrainGrad(c) if c.grad_out == masked.grad_in && c.x == x => {
+            Call::NormTrainGrad(c)
+                if c.grad_out == masked.grad_in && c.activation == Activation::Identity =>
+            {
                 (c.activation, c.out, c.grad_out) = (masked.activation, Some(masked.out), masked.grad_out);
-                c.bias = Some(bias);
+                c.bias = own.filter(|own| own.x == c.x).map(|own| own.bias);
+                c.grad_residual = (!alone).then_some(masked.grad_in);
             }
-            Call::NormEvalGrad(c) if c.grad_out == masked.grad_in => {
+            Call::NormEvalGrad(c)
+                if alone && c.grad_out == masked.grad_in && c.activation == Activation::Identity =>
+            {
                 (c.activation, c.out, c.grad_out) = (masked.activation, Some(masked.out), masked.grad_out);
             }
             _ => continue,

@@ -112,6 +112,9 @@ impl Composed {
         let x = take_f32(call.x, dims(shape))?;
         let normal = x.broadcast_sub(&channels(call.mean, c)?)?.broadcast_mul(&inv_std)?;
         let grad = incoming(call.grad_out, call.out, shape, activation)?;
+        if let Some(buf) = call.grad_residual {
+            put(buf, grad.to_dtype(self.gradients)?)?;
+        }
         let (weight, bias) = (total(&(&grad * &normal)?)?, total(&grad)?);
         let scale = (channels(call.weight, c)? * inv_std)?;
         wanted.params(Some(weight.clone()), bias.clone())?;

@@ -160,9 +160,15 @@ fn train_grad(
         grad_in: wanted[0].then(|| Operand::result(Layout::Activation(shape), accumulate)),
         grad_weight: wanted[1].then(|| Operand::result(plain(c), accumulate_params)),
         grad_bias: wanted[2].then(|| Operand::result(plain(c), accumulate_params)),
+        grad_residual: None,
     };
     let name = format!("{} {}{}", dims(shape), named(activation), input.name())
         + &gradients(wanted, accumulate, accumulate_params);
+    if input == Input::Spread {
+        let grad_residual = Some(Operand::result(Layout::Activation(shape), false));
+        let call = NormTrainGrad { grad_residual, ..call.clone() };
+        cases.push(case(format!("{name} residual"), call, input.tolerance()));
+    }
     if activation != Activation::Identity {
         let call = NormTrainGrad {
             bias: Some(Operand::uniform(plain(c), 1.0, 2.0)),

@@ -33,9 +33,9 @@ pub(super) fn train(call: NormTrain<Read<'_>, Write<'_>>) {
 }
 
 /// With `g` the masked gradient and `x̂ = (x - µ) · inv_std`:
-/// `dβ = Σg`, `dγ = Σ g·x̂`, `dx = γ · inv_std · (g - dβ/m - x̂ · dγ/m)`.
+/// `dβ = Σg`, `dγ = Σ g·x̂`, `dx = γ · inv_std · (g - dβ/m - x̂ · dγ/m)`, `d residual = g`.
 pub(super) fn train_grad(call: NormTrainGrad<Read<'_>, Write<'_>>) {
-    let NormTrainGrad { shape, x, weight, mean, inv_std, .. } = call;
+    let NormTrainGrad { shape, x, weight, mean, inv_std, mut grad_residual, .. } = call;
     let m = shape.rows() as f64;
     let mut grad_in = call.grad_in.map(|t| target(t, shape.len(), call.accumulate));
     let mut grad_weight = call.grad_weight.map(|t| target(t, shape.c, call.accumulate_params));
@@ -58,6 +58,9 @@ pub(super) fn train_grad(call: NormTrainGrad<Read<'_>, Write<'_>>) {
         }
         if let Some(grad_bias) = &mut grad_bias {
             grad_bias[c] += sum;
+        }
+        if let Some(grad_residual) = &mut grad_residual {
+            channel(shape, c).for_each(|i| grad_residual[i] = g(i));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{cases, run_cases};
 
 #[test]
 fn every_fault_is_found_in_its_kernel() {
-    let faults: [(&str, Fault); 50] = [
+    let faults: [(&str, Fault); 51] = [
         ("conv2d", |call, r, w| match call {
             // The residual is dropped: what is left of the operands keeps its order.
             Call::Conv2d(mut c) => {
@@ -124,6 +124,13 @@ fn every_fault_is_found_in_its_kernel() {
                 c.accumulate_params = c.accumulate;
             }
             right(call, r, w);
+        }),
+        // What was added gets all of the gradient, past the activation too.
+        ("norm_train_grad", |call, r, w| {
+            right(call, r, w);
+            if let Call::NormTrainGrad(NormTrainGrad { grad_residual: Some(_), .. }) = call {
+                w.last_mut().into_iter().flatten().zip(&r[4]).for_each(|(out, grad)| *out = *grad);
+            }
         }),
         ("norm_eval", |mut call, r, w| {
             if let Call::NormEval(c) = &mut call {

@@ -111,7 +111,7 @@ fn batch_norm_with_batch_statistics() {
         let x = around("norm x", shape.len(), 2.0, 3.0);
         let (w, b, g) =
             (around("norm w", 4, 2.0, 1.0), around("norm b", 4, 3.0, 1.0), numbers("g", shape.len()));
-        let forward = |x: &Vec<f64>, w: &Vec<f64>, b: &Vec<f64>| {
+        let forward = |x: &Vec<f64>, w: &Vec<f64>, b: &Vec<f64>, residual: Option<&Vec<f64>>| {
             let (mut mean, mut inv_std) = (vec![0.0; 4], vec![0.0; 4]);
             let out = written(shape.len(), |out| {
                 let call = NormTrain {
@@ -132,8 +132,9 @@ fn batch_norm_with_batch_statistics() {
             });
             (out, mean, inv_std)
         };
-        let f = |x: &Vec<f64>, w: &Vec<f64>, b: &Vec<f64>| dot(&forward(x, w, b).0, &g);
-        let (out, mean, inv_std) = forward(&x, &w, &b);
+        let f = |x: &Vec<f64>, w: &Vec<f64>, b: &Vec<f64>| dot(&forward(x, w, b, residual).0, &g);
+        let (out, mean, inv_std) = forward(&x, &w, &b, residual);
+        let mut grad_residual = vec![9.0; shape.len()];
         let (mut grad_in, mut grad_weight, mut grad_bias) =
             (vec![9.0; shape.len()], vec![9.0; 4], vec![9.0; 4]);
         let call = NormTrainGrad {
@@ -152,8 +153,12 @@ fn batch_norm_with_batch_statistics() {
             grad_in: Some(&mut grad_in),
             grad_weight: Some(&mut grad_weight),
             grad_bias: Some(&mut grad_bias),
+            grad_residual: Some(&mut grad_residual),
         };
         Oracle.norm_train_grad(call).unwrap();
+        if let Some(residual) = residual {
+            check("norm residual", residual, &grad_residual, |r| dot(&forward(&x, &w, &b, Some(r)).0, &g));
+        }
         check("norm input", &x, &grad_in, |x| f(x, &w, &b));
         check("norm weight", &w, &grad_weight, |w| f(&x, w, &b));
         check("norm bias", &b, &grad_bias, |b| f(&x, &w, b));

@@ -123,6 +123,7 @@ impl Op for BatchNorm {
                 grad_in,
                 grad_weight,
                 grad_bias,
+                grad_residual: None,
             };
             b.push(call);
         }

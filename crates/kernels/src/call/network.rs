@@ -120,6 +120,7 @@ impl SliceKernels {
                 grad_weight: call.grad_weight.map(|b| write(b, c)),
                 grad_bias: call.grad_bias.map(|b| write(b, c)),
                 accumulate_params: call.accumulate_params,
+                grad_residual: call.grad_residual.map(|b| write(b, len)),
             },
             &mut workspace,
         );
@@ -165,6 +166,7 @@ impl SliceKernels {
                 grad_weight: call.grad_weight.map(|b| write(b, c)),
                 grad_bias: call.grad_bias.map(|b| write(b, c)),
                 accumulate_params: call.accumulate_params,
+                grad_residual: None,
             },
             &mut workspace,
         );

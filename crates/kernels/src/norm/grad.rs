@@ -1,10 +1,12 @@
 //! The gradients of normalisation.
 
+use std::sync::{Mutex, PoisonError};
+
 use defrost_tensor::{Activation, NormDesc};
 
 use super::{inv_std, task_len};
 use crate::Threads;
-use crate::reduce::row_shards;
+use crate::reduce::{ROW_SHARDS, row_shards};
 use crate::scratch::carve;
 use crate::simd::{Vector, dispatch, fence, load, store, streams};
 
@@ -101,6 +103,8 @@ pub struct Wanted<'a> {
     pub grad_bias: Option<&'a mut [f32]>,
     /// Whether to add to the gradients of scale and shift instead of overwriting them.
     pub accumulate_params: bool,
+    /// What passes the activation, overwritten: the gradient of what the forward call added. [`train_grad`] alone knows it.
+    pub grad_residual: Option<&'a mut [f32]>,
 }
 
 /// The gradients of [`train`](super::train); the statistics depend on `x` and are differentiated too.
@@ -127,9 +131,12 @@ pub fn train_grad(
     let (slope, coefficients) = coefficients.split_at_mut(c);
     // As the forward call has it, to the bit.
     slope.iter_mut().zip(weight).zip(inv_std).for_each(|((s, w), inv)| *s = w * inv);
-    let mask = incoming.mask(Some(slope));
-    let (sums, rows) = gradient_sums(threads, Some((x, mean)), c, incoming.grad_out, mask, workspace);
-    let Wanted { grad_in, accumulate, grad_weight, grad_bias, accumulate_params } = wanted;
+    let Wanted { grad_in, accumulate, grad_weight, grad_bias, accumulate_params, mut grad_residual } = wanted;
+    let (g, mask) = (incoming.grad_out, incoming.mask(Some(slope)));
+    let (sums, rows) =
+        gradient_sums(threads, Some((x, mean)), c, g, mask, grad_residual.as_deref_mut(), workspace);
+    // What has passed need not be masked once more.
+    let (g, mask) = grad_residual.map_or((g, mask), |passed| (&*passed, Mask::None));
     store_params(sums, inv_std, grad_weight, grad_bias, accumulate_params);
     let Some(grad_in) = grad_in else { return };
     assert_eq!(grad_in.len(), x.len(), "input gradient");
@@ -140,7 +147,7 @@ pub fn train_grad(
         rest[i] = (-k * sums[i] / rows as f64) as f32;
     }
     let batch = Some(BatchTerms { x, mean, pull, shift: &rest[..c] });
-    spread(threads, &Terms { slope, batch }, incoming.grad_out, mask, accumulate, grad_in);
+    spread(threads, &Terms { slope, batch }, g, mask, accumulate, grad_in);
 }
 
 /// The gradients of [`eval`](super::eval): the statistics are constants. `x` is needed for the scale's gradient only.
@@ -168,12 +175,16 @@ pub fn eval_grad(
         inv[i] = inv_std(desc, running_var[i]);
         slope[i] = weight[i] * inv[i];
     }
-    let Wanted { grad_in, accumulate, grad_weight, grad_bias, accumulate_params } = wanted;
+    let Wanted { grad_in, accumulate, grad_weight, grad_bias, accumulate_params, grad_residual } = wanted;
+    assert!(
+        grad_residual.is_none(),
+        "by running statistics, the gradient of what was added is a call of its own"
+    );
     if grad_weight.is_some() || grad_bias.is_some() {
         assert!(grad_weight.is_none() || x.is_some(), "the scale's gradient needs the input");
         let x = x.filter(|_| grad_weight.is_some()).map(|x| (x, running_mean));
         let mask = incoming.mask(None);
-        let (sums, _) = gradient_sums(threads, x, c, incoming.grad_out, mask, workspace);
+        let (sums, _) = gradient_sums(threads, x, c, incoming.grad_out, mask, None, workspace);
         store_params(sums, inv, grad_weight, grad_bias, accumulate_params);
     }
     let Some(grad_in) = grad_in else { return };
@@ -202,26 +213,39 @@ fn store_params(
     }
 }
 
-/// `Σ g` and `Σ g · (x - mean)` of each channel (0 without `x`), and the number of rows.
+/// `Σ g` and `Σ g · (x - mean)` of each channel (0 without `x`), and the number of rows. What passes the mask is written to
+/// `passed`.
 fn gradient_sums<'w>(
     threads: &Threads,
     x: Option<(&[f32], &[f32])>,
     c: usize,
     g: &[f32],
     mask: Mask<'_>,
+    passed: Option<&mut [f32]>,
     workspace: &'w mut [f32],
 ) -> (&'w [f64], usize) {
     assert!(g.len().is_multiple_of(c), "output gradient");
     assert!(x.is_none_or(|(x, _)| x.len() == g.len()), "input");
     assert!(mask.fits(g.len(), c), "output");
+    assert!(passed.as_ref().is_none_or(|p| p.len() == g.len()), "what passes");
     let rows = g.len() / c;
     let shards = row_shards(rows);
+    let start = |shard: usize| rows * shard / shards * c;
+    let stream = passed.as_ref().is_some_and(|p| streams(p, c));
+    // Each shard's part, which nobody waits for.
+    let mut rest = passed;
+    let parts: [Mutex<Option<&mut [f32]>>; ROW_SHARDS] = std::array::from_fn(|shard| {
+        let len = if shard < shards { start(shard + 1) - start(shard) } else { 0 };
+        Mutex::new(rest.as_mut().and_then(|rest| rest.split_off_mut(..len)))
+    });
     let (partial, _) = carve::<f64>(workspace, shards * 2 * c);
     threads.for_chunks(partial, 2 * c, |shard, sums| {
         sums.fill(0.0);
-        let span = rows * shard / shards * c..rows * (shard + 1) / shards * c;
+        let span = start(shard)..start(shard + 1);
         let x = x.map(|(x, mean)| (&x[span.clone()], mean));
-        sum_rows(threads.isa(), x, &g[span.clone()], mask.part(span), sums);
+        let mut passed = parts[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = passed.as_deref_mut().map(|p| Passed { to: p, stream });
+        sum_rows(threads.isa(), x, &g[span.clone()], mask.part(span), passed, sums);
     });
     let (total, rest) = partial.split_at_mut(2 * c);
     for shard in rest.chunks_exact(2 * c) {
@@ -230,22 +254,43 @@ fn gradient_sums<'w>(
     (total, rows)
 }
 
+/// Where what passes goes, and how.
+struct Passed<'a> {
+    to: &'a mut [f32],
+    stream: bool,
+}
+
 dispatch!(
-    fn sum_rows(x: Option<(&[f32], &[f32])>, g: &[f32], mask: Mask<'_>, sums: &mut [f64]) = sum_rows_body
+    fn sum_rows(
+        x: Option<(&[f32], &[f32])>,
+        g: &[f32],
+        mask: Mask<'_>,
+        passed: Option<Passed<'_>>,
+        sums: &mut [f64],
+    ) = sum_rows_body
 );
 
 #[inline(always)]
-fn sum_rows_body<V: Vector>(x: Option<(&[f32], &[f32])>, g: &[f32], mask: Mask<'_>, sums: &mut [f64]) {
+fn sum_rows_body<V: Vector>(
+    x: Option<(&[f32], &[f32])>,
+    g: &[f32],
+    mask: Mask<'_>,
+    mut passed: Option<Passed<'_>>,
+    sums: &mut [f64],
+) {
     /// Rows that are added in single precision before they meet the sums.
     const ROWS: usize = 4;
     let c = sums.len() / 2;
     let rows = g.len() / c;
     let whole = rows / ROWS * ROWS;
     for r in (0..whole).step_by(ROWS) {
-        sum_some::<V, ROWS>(x, g, mask, r * c, sums);
+        sum_some::<V, ROWS>(x, g, mask, passed.as_mut(), r * c, sums);
     }
     for r in whole..rows {
-        sum_some::<V, 1>(x, g, mask, r * c, sums);
+        sum_some::<V, 1>(x, g, mask, passed.as_mut(), r * c, sums);
+    }
+    if passed.is_some_and(|p| p.stream) {
+        fence();
     }
 }
 
@@ -255,6 +300,7 @@ fn sum_some<V: Vector, const R: usize>(
     x: Option<(&[f32], &[f32])>,
     g: &[f32],
     mask: Mask<'_>,
+    passed: Option<&mut Passed<'_>>,
     at: usize,
     sums: &mut [f64],
 ) {
@@ -262,6 +308,7 @@ fn sum_some<V: Vector, const R: usize>(
     let span = at..at + R * c;
     let g = g[span.clone()].as_ptr();
     let mask = mask.part(span.clone());
+    let passed = passed.map(|p| (p.to[span.clone()].as_mut_ptr(), p.stream));
     let x = x.map(|(x, mean)| (x[span].as_ptr(), mean[..c].as_ptr()));
     for i in (0..c).step_by(V::LANES) {
         let lanes = V::LANES.min(c - i);
@@ -274,6 +321,11 @@ fn sum_some<V: Vector, const R: usize>(
                     None => V::splat(0.0),
                 };
                 let g = mask.pass(load::<V>(g.add(r * c + i), lanes), r * c + i, i, lanes, centred);
+                match passed {
+                    Some((to, true)) => g.stream(to.add(r * c + i)),
+                    Some((to, false)) => store::<V>(g, to.add(r * c + i), lanes),
+                    None => {}
+                }
                 sum = sum.add(g);
                 products = g.fma(centred, products);
             }

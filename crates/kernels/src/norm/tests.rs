@@ -77,6 +77,7 @@ fn training_normalises_records_and_differentiates() {
                     train(&threads, &desc, epilogue, &x, affine, &mut out, stats, &mut ws);
                     let (mut grad_in, mut grad_weight, mut grad_bias) =
                         (filled(x.len(), 1.0), vec![7.0; channels], vec![7.0; channels]);
+                    let mut passed = filled(x.len(), f32::NAN);
                     // With one thread by the output, with two by the input where it says all: the same to the bit.
                     let bias = (count > 1 && residual.is_none()).then_some(&*bias);
                     let incoming = Incoming { grad_out: &g, activation, bias, out: Some(&out) };
@@ -86,8 +87,17 @@ fn training_normalises_records_and_differentiates() {
                         grad_weight: Some(&mut grad_weight),
                         grad_bias: Some(&mut grad_bias),
                         accumulate_params: false,
+                        // On the way, of use to the branch that was added: the rest stays as it is, to the bit.
+                        grad_residual: (count > 1 && residual.is_some()).then_some(&mut *passed),
                     };
                     train_grad(&threads, &x, &weight, &mean, &inv_std, incoming, wanted, &mut ws);
+                    if count > 1 && residual.is_some() {
+                        let g = out.iter().zip(&g).map(|(&y, &g)| if activation.passes(y) { g } else { 0.0 });
+                        assert!(
+                            g.eq(passed.iter().copied()),
+                            "{rows} rows of {channels}, {activation:?}, {isa:?}"
+                        );
+                    }
                     grad_in.iter_mut().for_each(|v| *v -= 1.0);
                     [out.to_vec(), running_mean, running_var, grad_in.to_vec(), grad_weight, grad_bias]
                 };
@@ -136,6 +146,7 @@ fn evaluation_uses_the_running_statistics_alone() {
         grad_weight: Some(&mut grad_weight),
         grad_bias: Some(&mut grad_bias),
         accumulate_params: true,
+        grad_residual: None,
     };
     eval_grad(&threads, &desc, Some(&x), &weight, &mean, &var, incoming, wanted, &mut ws);
     let (mut gw, mut gb) = (vec![1.0f64; C], vec![1.0f64; C]);

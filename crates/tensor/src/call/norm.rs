@@ -50,7 +50,7 @@ call! {
         desc: NormDesc,
         /// The shape of `x`.
         shape: Shape4,
-        /// The forward call's activation: where it is not the identity, `out` is given and masks `grad_out`.
+        /// The activation after the forward call: where it is not the identity, `out` is given and masks `grad_out`.
         activation: Activation,
         /// Whether to add to `grad_in` instead of overwriting it.
         accumulate: bool,
@@ -73,7 +73,7 @@ call! {
             /// The forward call's shift. Given where `out` is, if that call computed `out` from `x` alone: then `x` alone says
             /// what the activation lets pass, and `out` need not be read.
             bias,
-            /// The forward call's output.
+            /// The activation's value: the forward call's output, or that of a sum of it and another branch.
             out,
         };
         may_write {
@@ -83,6 +83,8 @@ call! {
             grad_weight,
             /// The shift's gradient.
             grad_bias,
+            /// What of `grad_out` passes the activation, overwritten: the gradient of the forward call's residual.
+            grad_residual,
         }
     }
 }
@@ -127,7 +129,7 @@ call! {
         desc: NormDesc,
         /// The shape of `grad_out`.
         shape: Shape4,
-        /// The forward call's activation: where it is not the identity, `out` is given and masks `grad_out`.
+        /// The activation after the forward call: where it is not the identity, `out` is given and masks `grad_out`.
         activation: Activation,
         /// Whether to add to `grad_in` instead of overwriting it.
         accumulate: bool,
@@ -147,7 +149,7 @@ call! {
         may_read {
             /// The forward call's input: given where `grad_weight` is.
             x,
-            /// The forward call's output.
+            /// The activation's value: the forward call's output, or that of a sum of it and another branch.
             out,
         };
         may_write {

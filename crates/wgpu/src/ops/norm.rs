@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use defrost_tensor::call::{FoldNorm, NormEval, NormEvalGrad, NormTrain, NormTrainGrad};
+use defrost_tensor::call::{ActivateGrad, FoldNorm, NormEval, NormEvalGrad, NormTrain, NormTrainGrad};
 use defrost_tensor::{Activation, KernelError, RunningVariance, Shape4};
 
 use super::reduce::{CHANNEL_TREE, CHUNK};
@@ -148,8 +148,18 @@ impl WgpuKernels {
 
     pub(crate) fn norm_train_grad_call(
         &self,
-        call: NormTrainGrad<&WgpuBuf, &mut WgpuBuf>,
+        mut call: NormTrainGrad<&WgpuBuf, &mut WgpuBuf>,
     ) -> Result<(), KernelError> {
+        // What passes is wanted for itself: then the rest reads it.
+        if let Some(grad_in) = call.grad_residual.take() {
+            let (activation, len, out, grad_out) =
+                (call.activation, call.shape.len(), call.out.unwrap_or(call.grad_out), call.grad_out);
+            let masked =
+                ActivateGrad { activation, len, accumulate: false, out, grad_out, grad_in: &mut *grad_in };
+            self.activate_grad_call(masked)?;
+            (call.grad_out, call.activation, call.out, call.bias) =
+                (grad_in, Activation::Identity, None, None);
+        }
         self.norm_gradients(&Gradients {
             shape: call.shape,
             activation: call.activation,
