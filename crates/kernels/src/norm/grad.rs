@@ -4,11 +4,11 @@ use std::sync::{Mutex, PoisonError};
 
 use defrost_tensor::{Activation, NormDesc};
 
-use super::{inv_std, task_len};
+use super::{ahead, inv_std, task_len};
 use crate::Threads;
 use crate::reduce::{ROW_SHARDS, row_shards};
 use crate::scratch::carve;
-use crate::simd::{Vector, dispatch, fence, load, store, streams};
+use crate::simd::{Vector, dispatch, fence, load, prefetch, store, streams};
 
 /// The gradient that comes in, and what masks it.
 #[derive(Clone, Copy, Debug)]
@@ -310,12 +310,21 @@ fn sum_some<V: Vector, const R: usize>(
     let mask = mask.part(span.clone());
     let passed = passed.map(|p| (p.to[span.clone()].as_mut_ptr(), p.stream));
     let x = x.map(|(x, mean)| (x[span].as_ptr(), mean[..c].as_ptr()));
+    let ahead = ahead(R * c);
     for i in (0..c).step_by(V::LANES) {
         let lanes = V::LANES.min(c - i);
         let (mut sum, mut products) = (V::splat(0.0), V::splat(0.0));
         // SAFETY: `R` rows of all operands and `c` values a channel were sliced above; `i + lanes <= c`.
         unsafe {
             for r in 0..R {
+                let ahead = r * c + i + ahead;
+                prefetch(g.wrapping_add(ahead));
+                if let Some((x, _)) = x {
+                    prefetch(x.wrapping_add(ahead));
+                }
+                if let Mask::Output { out, .. } = mask {
+                    prefetch(out.as_ptr().wrapping_add(ahead));
+                }
                 let centred = match x {
                     Some((x, mean)) => load::<V>(x.add(r * c + i), lanes).sub(load::<V>(mean.add(i), lanes)),
                     None => V::splat(0.0),

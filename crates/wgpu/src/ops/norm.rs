@@ -146,9 +146,9 @@ impl WgpuKernels {
         Ok(())
     }
 
-    pub(crate) fn norm_train_grad_call(
+    pub(crate) fn norm_train_grad_call<'a>(
         &self,
-        mut call: NormTrainGrad<&WgpuBuf, &mut WgpuBuf>,
+        mut call: NormTrainGrad<&'a WgpuBuf, &'a mut WgpuBuf>,
     ) -> Result<(), KernelError> {
         // What passes is wanted for itself: then the rest reads it.
         if let Some(grad_in) = call.grad_residual.take() {
