@@ -1,5 +1,6 @@
 //! Between two epochs: the best so far, the recipe's decisions, what is to be saved.
 
+use defrost_graph::ParamStore;
 use defrost_policy::{Decision, Metric, Metrics, Mode, Phase, Start};
 
 use crate::state::Best;
@@ -7,20 +8,22 @@ use crate::trainer::{Trainer, unsupported};
 use crate::{Epoch, Event, Place, Result};
 
 impl Trainer<'_> {
-    /// What follows from an epoch that is done, and `measured` on the validation part where there is one.
+    /// What follows from an epoch that is done, and `measured` on the validation part where there is one. `params` are the
+    /// weights that train, where somebody has read them.
     pub(crate) fn after_epoch(
         &mut self,
         phase: &Phase,
         epoch: Epoch,
-        metrics: &Metrics,
-        measured: bool,
+        (metrics, measured): (&Metrics, bool),
+        params: Option<ParamStore>,
     ) -> Result<()> {
         if self.saved.elapsed() >= self.options.save_pause && !self.writes_beside(phase)? {
             // What is written now need not lie beside a step's values. Of epochs that take milliseconds it would be most of the
             // time to give them back.
             self.session.release();
         }
-        let snapshot = self.snapshot()?;
+        let params = params.map_or_else(|| self.session.params(), Ok)?;
+        let snapshot = self.snapshot_of(params)?;
         self.refuse_broken(phase, &snapshot)?;
         let place = self.state.at;
         let best = self.is_best(metrics, measured);

@@ -9,6 +9,7 @@ use crate::checkpoint::Snapshot;
 use crate::clock::measured_part;
 use crate::evaluate::{cached_outputs, outputs};
 use crate::feed::{Feed, Parts};
+use crate::retention::Retained;
 use crate::state::by_name;
 use crate::step::{batches_a_step, clip, rates, rule, uses_up};
 use crate::trainer::{Answers, Flow, Trainer};
@@ -58,7 +59,7 @@ impl Trainer<'_> {
         let from_images = self.cache.is_none() || !self.infers_from_features;
         self.measured = outputs.filter(|_| from_images).map(|outputs| Answers { epoch, marks, outputs });
         let began = Instant::now();
-        let Some(retained) = self.retained()? else { return Ok(Flow::Stop) };
+        let Some(Retained { metrics: retained, params }) = self.retained()? else { return Ok(Flow::Stop) };
         let retention_seconds = began.elapsed().as_secs_f64();
         if due {
             let part = measured_part(self.job, phase);
@@ -84,7 +85,7 @@ impl Trainer<'_> {
             images_per_second: sums.images as f64 / sums.seconds.max(1e-9),
             best: false,
         };
-        self.after_epoch(phase, epoch, &metrics, due)?;
+        self.after_epoch(phase, epoch, (&metrics, due), params)?;
         Ok(Flow::Go)
     }
 

@@ -68,8 +68,12 @@ impl Drop for Background {
 
 impl Trainer<'_> {
     pub(crate) fn snapshot(&self) -> Result<Snapshot> {
-        let (params, optimizer) = (self.session.params()?, self.session.optimizer()?);
-        Ok(Snapshot { params, optimizer, ema: self.session.averaged()? })
+        self.snapshot_of(self.session.params()?)
+    }
+
+    /// The same where the weights that train are at hand.
+    pub(crate) fn snapshot_of(&self, params: ParamStore) -> Result<Snapshot> {
+        Ok(Snapshot { params, optimizer: self.session.optimizer()?, ema: self.session.averaged()? })
     }
 
     /// Has a weight file written with the next save: the average of the weights where there is one, because it is what

@@ -106,6 +106,14 @@ struct Known {
     similarity: Vec<Option<f64>>,
 }
 
+/// What measuring an epoch's weights gave.
+#[derive(Default)]
+pub(crate) struct Retained {
+    pub(crate) metrics: BTreeMap<String, f64>,
+    /// The weights that train: not to be read twice.
+    pub(crate) params: Option<ParamStore>,
+}
+
 struct Source {
     session: Box<dyn Session>,
     loader: Loader,
@@ -193,17 +201,19 @@ impl Trainer<'_> {
         self.emit(Event::Retention(RetentionStart { images, source_images, source_accuracy, seconds }))
     }
 
-    /// The retention metrics of the epoch that is done; empty where it is not its turn, `None` where it was stopped from
-    /// outside.
-    pub(crate) fn retained(&mut self) -> Result<Option<BTreeMap<String, f64>>> {
+    /// The retention metrics of the epoch that is done, empty where it is not its turn, and the weights that train where they
+    /// were read for that; `None` where it was stopped from outside.
+    pub(crate) fn retained(&mut self) -> Result<Option<Retained>> {
         let turn = (self.state.global_epoch + 1).is_multiple_of(self.job.recipe.retention.every.max(1));
-        let Some(mut retention) = self.retention.take_if(|_| turn) else { return Ok(Some(BTreeMap::new())) };
+        let Some(mut retention) = self.retention.take_if(|_| turn) else {
+            return Ok(Some(Retained::default()));
+        };
         let metrics = self.measure_retention(&mut retention);
         self.retention = Some(retention);
         metrics
     }
 
-    fn measure_retention(&mut self, retention: &mut Retention) -> Result<Option<BTreeMap<String, f64>>> {
+    fn measure_retention(&mut self, retention: &mut Retention) -> Result<Option<Retained>> {
         let (job, averaged) = (self.job, self.job.recipe.ema.is_some());
         // What is validated is the average, where there is one.
         self.session.swap_average();
@@ -215,7 +225,8 @@ impl Trainer<'_> {
             _ => None,
         };
         self.session.swap_average();
-        let measured = &measured?;
+        let params = measured?;
+        let measured = &params;
         let graph = &*job.graph;
         let mut metrics = BTreeMap::new();
         for (stage, drift) in graph.stages().iter().zip(drift(graph, &job.params, measured)) {
@@ -234,7 +245,7 @@ impl Trainer<'_> {
                 None => return Ok(None),
             };
         }
-        Ok(Some(metrics))
+        Ok(Some(Retained { metrics, params: Some(params).filter(|_| !averaged) }))
     }
 
     /// Linear CKA of each stage with the start, from the weights that the session holds, which are `params`. `trained`
