@@ -23,6 +23,7 @@
 mod buffer;
 mod call;
 pub mod conv;
+mod dots;
 pub mod elementwise;
 mod half;
 pub mod layout;

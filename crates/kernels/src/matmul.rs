@@ -3,6 +3,7 @@
 use defrost_tensor::Activation;
 
 use crate::conv::bounds;
+use crate::dots::{self, Dots};
 use crate::pack::{Panels, Right, pack_panel};
 use crate::scratch::{carve, floats_for};
 use crate::threads::{Parts, PtrMut};
@@ -47,9 +48,23 @@ impl Matmul {
     pub fn workspace(&self, threads: &Threads) -> usize {
         match (self.transpose_a, self.transpose_b) {
             (true, false) => 0,
-            (true, true) => floats_for::<f32>(self.m * self.k) + threads.count() * self.table(),
-            (false, _) => threads.count() * self.table(),
+            (true, true) => floats_for::<f32>(self.m * self.k) + threads.count() * self.own(),
+            (false, _) => threads.count() * self.own(),
         }
+    }
+
+    /// Floats of a thread's workspace where `a` is as it is.
+    fn own(&self) -> usize {
+        if self.is_dots() {
+            floats_for::<f32>(dots::OWN) + floats_for::<f32>(dots::ROWS * dots::COLUMNS)
+        } else {
+            self.table()
+        }
+    }
+
+    /// Whether rows of both matrices are multiplied where they lie.
+    fn is_dots(&self) -> bool {
+        self.transpose_b && (1..=dots::ROWS).contains(&self.m) && self.k > 0
     }
 }
 
@@ -91,6 +106,9 @@ fn rows(
     workspace: &mut [f32],
 ) {
     let &Matmul { m, n, k, .. } = shape;
+    if shape.is_dots() {
+        return few_rows(threads, shape, a, b, bias, c, workspace);
+    }
     let panels = Panels::new(threads.isa(), n);
     let blocks = m.div_ceil(ROWS);
     let tables = Parts::new(workspace, shape.table());
@@ -152,6 +170,42 @@ fn rows(
     });
 }
 
+/// Few rows of `a` as it is times rows of `b`.
+fn few_rows(
+    threads: &Threads,
+    shape: &Matmul,
+    a: &[f32],
+    b: &[f32],
+    bias: Option<&[f32]>,
+    c: &mut [f32],
+    workspace: &mut [f32],
+) {
+    let &Matmul { m, n, k, .. } = shape;
+    let own = Parts::new(workspace, shape.own());
+    let (low, high) = bounds(shape.activation);
+    let out = PtrMut(c.as_mut_ptr());
+    threads.for_each(n.div_ceil(dots::COLUMNS), |worker, task| {
+        let columns = task * dots::COLUMNS..n.min((task + 1) * dots::COLUMNS);
+        // SAFETY: one task a worker at a time.
+        let (lanes, rest) = carve::<f32>(unsafe { own.get(worker) }, dots::OWN);
+        let (sums, _) = carve::<f32>(rest, m * columns.len());
+        let operands = Dots { a, b: &b[columns.start * k..columns.end * k], k };
+        dots::dots(threads.isa(), &operands, lanes, sums);
+        for (i, sums) in sums.chunks_exact(columns.len()).enumerate() {
+            // SAFETY: each task has its own columns of the result's rows.
+            let c =
+                unsafe { std::slice::from_raw_parts_mut(out.get().add(i * n + columns.start), sums.len()) };
+            for (j, (c, &sum)) in c.iter_mut().zip(sums).enumerate() {
+                let before = if shape.accumulate { *c } else { 0.0 };
+                let sum = before + sum + bias.map_or(0.0, |bias| bias[columns.start + j]);
+                // `clamp` and `max` would hide NaN.
+                let sum = if sum < low { low } else { sum };
+                *c = if sum > high { high } else { sum };
+            }
+        }
+    });
+}
+
 /// `a` transposed, as in a weight gradient: sums of outer products.
 fn outer(threads: &Threads, shape: &Matmul, a: &[f32], b: &[f32], bias: Option<&[f32]>, c: &mut [f32]) {
     let &Matmul { m, n, k, .. } = shape;
@@ -203,7 +257,9 @@ mod tests {
 
     #[test]
     fn products_equal_plain_loops_for_all_orders_and_instruction_sets() {
-        for (m, n, k) in [(1, 1, 1), (3, 10, 1280), (33, 67, 130), (70, 300, 9), (1000, 24, 600)] {
+        for (m, n, k) in
+            [(1, 1, 1), (3, 10, 1280), (13, 100, 2051), (33, 67, 130), (70, 300, 9), (1000, 24, 600)]
+        {
             let (a, b, bias) = (random(m * k, 1), random(k * n, 2), random(n, 3));
             for isa in Isa::available() {
                 for flags in 0..8 {
