@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use defrost_tensor::{Activation, NormDesc};
 
-use super::{ahead, inv_std, task_len};
+use super::{AHEAD, ahead, inv_std, task_len};
 use crate::Threads;
 use crate::reduce::{ROW_SHARDS, row_shards};
 use crate::scratch::carve;
@@ -412,6 +412,10 @@ fn grad_rows_body<V: Vector>(
             // SAFETY: `at + lanes <= len` and `i + lanes <= c`, the lengths of the slices above.
             unsafe {
                 let (mut v, mut centred) = (V::splat(0.0), V::splat(0.0));
+                prefetch(g.wrapping_add(at + AHEAD));
+                if let Some((x, ..)) = batch {
+                    prefetch(x.wrapping_add(at + AHEAD));
+                }
                 if let Some((x, mean, pull, shift)) = batch {
                     centred = load::<V>(x.add(at), lanes).sub(load::<V>(mean.add(i), lanes));
                     v = load::<V>(pull.add(i), lanes).fma(centred, load::<V>(shift.add(i), lanes));

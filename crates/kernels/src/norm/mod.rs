@@ -152,11 +152,14 @@ fn inv_std(desc: &NormDesc, var: f32) -> f32 {
 /// Floats of a cache line.
 const LINE: usize = 16;
 
-/// How far ahead of what is read, in floats, the next is asked for where the rows of a block of `block` floats are read side by
-/// side, which processors do not foresee as well as a single row: the next block, or a page where that is further.
+/// How far ahead of what is read, in floats, the next is asked for: a page. Processors foresee several operands side by side only
+/// so far.
+const AHEAD: usize = 1024;
+
+/// The same where the rows of a block of `block` floats are read side by side: the next block, if that is further.
 #[inline(always)]
 fn ahead(block: usize) -> usize {
-    block.max(1024)
+    block.max(AHEAD)
 }
 
 /// Adds `Σ x` and `Σ x²` of each channel to the two halves of `sums`.
@@ -247,6 +250,10 @@ fn apply_body<V: Vector>(
             let (at, lanes) = (row + i, V::LANES.min(c - i));
             // SAFETY: `at + lanes <= len` and `i + lanes <= c`, the lengths of the slices above.
             unsafe {
+                prefetch(x.wrapping_add(at + AHEAD));
+                if let Some(residual) = residual {
+                    prefetch(residual.wrapping_add(at + AHEAD));
+                }
                 let centred = load::<V>(x.add(at), lanes).sub(load::<V>(mean.add(i), lanes));
                 let mut v = centred.fma(load::<V>(scale.add(i), lanes), load::<V>(bias.add(i), lanes));
                 if let Some(residual) = residual {
