@@ -68,7 +68,8 @@ pub(crate) fn norm_train(call: NormTrain<&Buf, &mut Buf>) {
         let inv_std = inverse((squares / count) as f32, &desc);
         for i in channel(shape, c) {
             let normal = (x[i] - mean) * inv_std;
-            call.out[i] = call.activation.apply(normal * call.weight[c] + call.bias[c]);
+            let residual = call.residual.map_or(0.0, |residual| residual[i]);
+            call.out[i] = call.activation.apply(normal * call.weight[c] + call.bias[c] + residual);
         }
         (call.mean[c], call.inv_std[c]) = (mean, inv_std);
         let unbiased = desc.running_variance == RunningVariance::Unbiased;
@@ -94,10 +95,21 @@ fn put(buf: &mut Option<&mut Buf>, c: usize, accumulate: bool, value: f64) {
 }
 
 pub(crate) fn norm_train_grad(call: NormTrainGrad<&Buf, &mut Buf>) {
-    let NormTrainGrad { shape, accumulate, mut grad_in, mut grad_weight, mut grad_bias, .. } = call;
+    let NormTrainGrad {
+        shape,
+        accumulate,
+        mut grad_in,
+        mut grad_weight,
+        mut grad_bias,
+        mut grad_residual,
+        ..
+    } = call;
     let count = shape.rows() as f64;
     for c in 0..shape.c {
         let grad = |i: usize| incoming(call.grad_out, call.out, call.activation, i);
+        if let Some(residual) = &mut grad_residual {
+            channel(shape, c).for_each(|i| residual[i] = grad(i));
+        }
         // In f64: of few values the gradient is small beside what is subtracted.
         let normal = |i: usize| f64::from(call.x[i] - call.mean[c]) * f64::from(call.inv_std[c]);
         let total = sum(channel(shape, c).map(grad));
@@ -119,7 +131,8 @@ pub(crate) fn norm_eval(call: NormEval<&Buf, &mut Buf>) {
         let scale = call.weight[c] * inverse(call.running_var[c], &call.desc);
         for i in channel(call.shape, c) {
             let centred = call.x[i] - call.running_mean[c];
-            call.out[i] = call.activation.apply(centred * scale + call.bias[c]);
+            let residual = call.residual.map_or(0.0, |residual| residual[i]);
+            call.out[i] = call.activation.apply(centred * scale + call.bias[c] + residual);
         }
     }
 }
