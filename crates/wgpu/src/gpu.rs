@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use defrost_tensor::KernelError;
 use wgpu::{
@@ -264,7 +265,8 @@ impl Gpu {
             slice.map_async(MapMode::Read, move |result| drop(send.send(result)));
             self.wait()?;
             let lost = |reason: String| KernelError::DeviceLost { device: self.name(), reason };
-            match receive.try_recv() {
+            // Where another thread's wait found the buffer mapped first, it says so a moment later than this one's returns.
+            match receive.recv_timeout(TOLD) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(self.check().err().unwrap_or_else(|| lost(error.to_string()))),
                 Err(error) => return Err(self.check().err().unwrap_or_else(|| lost(error.to_string()))),
@@ -290,6 +292,9 @@ impl Gpu {
         }
     }
 }
+
+/// How long a buffer that is mapped may take to say so.
+const TOLD: Duration = Duration::from_secs(10);
 
 /// Bytes that cross at once.
 const PART: usize = 64 << 20;
