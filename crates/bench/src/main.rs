@@ -35,6 +35,7 @@ mod scale;
 mod start;
 mod steps;
 mod tables;
+mod threads;
 mod timing;
 
 use std::path::{Path, PathBuf};
@@ -71,6 +72,8 @@ enum What {
     Start(start::Start),
     /// Seconds an epoch and memory from 1,000 to 20,000 pictures; two threads against one
     Scale(scale::Scale),
+    /// What a second thread brings to steps, beside what two networks that share nothing gain
+    Threads(threads::Threads),
     /// A GPU beside the CPU: images a second, where the time of a step goes, and what a roofline allows
     #[cfg(feature = "wgpu")]
     Gpu(gpu::Gpu),
@@ -177,6 +180,7 @@ fn main() -> anyhow::Result<()> {
             What::Loading(loading) => ("loading", loading.run(&common)?),
             What::Job(job) => ("job", job.run(&common)?),
             What::Start(start) => ("start", start.run(&common)?),
+            What::Threads(threads) => ("threads", threads.run(&common)?),
             #[cfg(feature = "wgpu")]
             What::Gpu(gpu) => ("gpu", gpu.run(&common)?),
             #[cfg(feature = "candle")]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::job::{Cores, recipe, train};
 use crate::machine::gain;
-use crate::rows::own_step;
+use crate::threads::Threads;
 use crate::timing::median;
 use crate::{Common, pictures};
 
@@ -44,10 +44,8 @@ impl Scale {
         if self.rounds == 0 {
             return Ok(rows);
         }
-        rows.extend(self.compare("steps", "a step of 16 images", &|threads| {
-            let common = Common { threads, batch: 16, ..common.clone() };
-            Ok(16.0 / own_step(&common, "resnet18", "all", 7)?.0)
-        })?);
+        let steps = Common { nets: vec!["resnet18".into()], ..common.clone() };
+        rows.extend(Threads::of(4 * self.rounds).run(&steps)?);
         let folder = pictures::folder(&common.folder, 200, 20, [400, 300])?;
         let what = match Cores::can_hold() {
             true => "an epoch of 200 images, the program on one core and on two",

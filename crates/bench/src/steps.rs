@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use clap::Args;
-use defrost_exec::{Engine, Images, Options, Phase, Rate, Rule, Session, TrainBatch};
+use defrost_exec::{Engine, Images, KernelTime, Options, Phase, Rate, Rule, Session, TrainBatch};
 use defrost_graph::{Graph, Loss, Marking, ParamMask, ParamStore};
 use defrost_ndarray::{CpuEngine, CpuOptions};
 use serde_json::{Value, json};
@@ -120,6 +120,18 @@ impl Step {
         let batch = TrainBatch { n: self.n, images, targets: &self.targets, weights: &[], keys: &self.keys };
         self.session.step(&batch, Rule::Sgd { momentum: 0.9, nesterov: false }, &self.rates)?;
         Ok(())
+    }
+}
+
+impl Step {
+    /// Starts to time kernels anew, or does not.
+    pub(crate) fn profile(&mut self, on: bool) {
+        self.session.set_profiling(on);
+    }
+
+    /// Times since then.
+    pub(crate) fn kernels(&self) -> Vec<KernelTime> {
+        self.session.profile()
     }
 }
 
