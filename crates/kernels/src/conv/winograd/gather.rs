@@ -38,8 +38,6 @@ struct Cut {
     /// Blocks of tiles, and ranges of panels.
     blocks: usize,
     splits: usize,
-    /// Tiles of a task, at most.
-    tiles: usize,
     /// Points of a tile, at most.
     area: usize,
     /// Whether the weights are transformed once.
@@ -69,24 +67,35 @@ impl Cut {
             (blocks, (1..=panels).find(even).unwrap_or(panels))
         };
         let depth = if shared { chunks } else { (DEPTH / lanes).min(chunks) };
-        Self {
-            lanes,
-            width,
-            chunks,
-            depth,
-            panels,
-            blocks,
-            splits,
-            tiles: most.div_ceil(blocks),
-            area,
-            shared,
-        }
+        Self { lanes, width, chunks, depth, panels, blocks, splits, area, shared }
     }
 
-    /// Floats between two points' transformed sources. The odd line keeps points apart in the caches, whose places repeat
-    /// every few KiB.
-    fn source_point(&self) -> usize {
-        self.chunks * self.tiles * self.lanes + 16
+    /// Tiles of a block of `class`, at most.
+    fn tiles(&self, plane: &Plane, class: &Class) -> usize {
+        (plane.tiling.n * class.tiles()).div_ceil(self.blocks)
+    }
+
+    /// The tiles of block `block` of `class`.
+    fn block(&self, plane: &Plane, class: &Class, block: usize) -> Range<usize> {
+        let tiles = plane.tiling.n * class.tiles();
+        tiles * block / self.blocks..tiles * (block + 1) / self.blocks
+    }
+
+    /// Floats between two points' transformed sources of `tiles` tiles. The odd line keeps points apart in the caches, whose
+    /// places repeat every few KiB.
+    fn source_point(&self, tiles: usize) -> usize {
+        self.chunks * tiles * self.lanes + 16
+    }
+
+    /// Floats of the transformed sources of a block of `class`.
+    fn source_block(&self, plane: &Plane, class: &Class) -> usize {
+        class.area() * self.source_point(self.tiles(plane, class))
+    }
+
+    /// Floats of all transformed sources, where several tasks need the same: they are transformed once.
+    fn sources_len(&self, plane: &Plane) -> usize {
+        let blocks = plane.tiling.classes().iter().map(|class| self.source_block(plane, class));
+        if self.splits > 1 { self.blocks * blocks.sum::<usize>() } else { 0 }
     }
 
     /// Floats between two points' transformed weights of a panel.
@@ -95,8 +104,8 @@ impl Cut {
     }
 
     /// Floats between two points' products of a panel.
-    fn product_point(&self) -> usize {
-        self.tiles * self.width + 16
+    fn product_point(&self, tiles: usize) -> usize {
+        tiles * self.width + 16
     }
 
     /// Floats of a panel's weights of one class, transformed.
@@ -110,14 +119,18 @@ impl Cut {
     }
 
     /// Floats of a thread's own workspace.
-    fn own_floats(&self) -> usize {
+    fn own_floats(&self, plane: &Plane) -> usize {
         let weights = self.window_len() + if self.shared { 0 } else { self.weight_panel() };
-        self.area * (self.source_point() + self.product_point()) + weights
+        let tiles = |class: &Class| {
+            let sources = if self.splits > 1 { 0 } else { self.source_block(plane, class) };
+            sources + class.area() * self.product_point(self.tiles(plane, class))
+        };
+        plane.tiling.classes().iter().map(tiles).max().unwrap_or(0) + weights
     }
 
     /// Floats of a thread's own workspace wherever it starts.
-    fn own_len(&self) -> usize {
-        floats_for::<f32>(self.own_floats())
+    fn own_len(&self, plane: &Plane) -> usize {
+        floats_for::<f32>(self.own_floats(plane))
     }
 
     /// Floats of a panel's weights before they are transformed.
@@ -129,7 +142,8 @@ impl Cut {
 /// Floats of workspace that [`run`] needs.
 pub(in crate::conv) fn workspace(threads: &Threads, plane: &Plane) -> usize {
     let cut = Cut::new(threads, plane);
-    floats_for::<f32>(cut.shared_len(plane)) + threads.count() * cut.own_len()
+    let shared = [cut.shared_len(plane), cut.sources_len(plane)].map(floats_for::<f32>);
+    shared.iter().sum::<usize>() + threads.count() * cut.own_len(plane)
 }
 
 /// Everything a task needs.
@@ -141,6 +155,8 @@ struct Job<'a> {
     weight: &'a [f32],
     /// Transformed, by class and panel, where they are shared.
     shared: &'a [f32],
+    /// Transformed, by class and block, where several tasks need the same.
+    sources: &'a [f32],
     epilogue: &'a Epilogue<'a>,
     stream: bool,
     accumulate: bool,
@@ -163,7 +179,8 @@ pub(in crate::conv) fn run(
     assert_eq!((source.len(), target.len()), (plane.source.len(), plane.target.len()), "source and target");
     assert_eq!(weight.len(), 9 * plane.source.c * plane.target.c, "weights");
     let (shared, workspace) = carve::<f32>(workspace, cut.shared_len(plane));
-    let own = Parts::new(workspace, cut.own_len());
+    let (sources, workspace) = carve::<f32>(workspace, cut.sources_len(plane));
+    let own = Parts::new(workspace, cut.own_len(plane));
     let classes = plane.tiling.classes();
     if cut.shared {
         let parts = Parts::new(shared, cut.weight_panel());
@@ -185,6 +202,9 @@ pub(in crate::conv) fn run(
             );
         });
     }
+    if !sources.is_empty() {
+        transform_once(threads, plane, &cut, source, sources);
+    }
     let job = Job {
         isa: threads.isa(),
         plane,
@@ -192,6 +212,7 @@ pub(in crate::conv) fn run(
         source,
         weight,
         shared,
+        sources,
         epilogue,
         stream: streams(target, plane.target.c) && plane.target.c.is_multiple_of(cut.lanes),
         accumulate,
@@ -202,24 +223,58 @@ pub(in crate::conv) fn run(
         let own = unsafe { own.get(worker) };
         let (class, task) = (task % classes.len(), task / classes.len());
         let (block, split) = (task % cut.blocks, task / cut.blocks);
-        let tiles = plane.tiling.n * classes[class].tiles();
-        let tiles = tiles * block / cut.blocks..tiles * (block + 1) / cut.blocks;
         let panels = cut.panels * split / cut.splits..cut.panels * (split + 1) / cut.splits;
-        if !tiles.is_empty() {
-            block_of_tiles(&job, class, tiles, panels, own);
+        block_of_tiles(&job, class, block, panels, own);
+    });
+}
+
+/// Transforms all sources, for tasks that share them.
+fn transform_once(threads: &Threads, plane: &Plane, cut: &Cut, source: &[f32], sources: &mut [f32]) {
+    /// Tiles of a task, of the class that has most.
+    const TILES: usize = 8;
+    let classes = plane.tiling.classes();
+    let most = classes.iter().map(|class| cut.tiles(plane, class)).max().unwrap_or(0);
+    let (tasks, out) = (most.div_ceil(TILES), PtrMut(sources.as_mut_ptr()));
+    threads.for_each(tasks * cut.blocks, |_, task| {
+        let (block, task) = (task / tasks, task % tasks);
+        let mut at = 0;
+        for class in classes {
+            let (step, len) = (cut.tiles(plane, class), cut.source_block(plane, class));
+            let all = cut.block(plane, class, block);
+            let first = all.len() * task / tasks;
+            let tiles = all.start + first..all.start + all.len() * (task + 1) / tasks;
+            // SAFETY: each block of a class has its part of `sources`, each tile its places in it.
+            let out = PtrMut(unsafe { out.get().add(at + block * len + first * cut.lanes) });
+            transform_sources(threads.isa(), plane, cut, class, step, tiles, source, out);
+            at += cut.blocks * len;
         }
     });
 }
 
 /// A block of tiles of one class, for some panels of target channels.
-fn block_of_tiles(job: &Job<'_>, class: usize, tiles: Range<usize>, panels: Range<usize>, own: &mut [f32]) {
+fn block_of_tiles(job: &Job<'_>, class: usize, block: usize, panels: Range<usize>, own: &mut [f32]) {
     let Job { isa, plane, cut, .. } = job;
-    let (index, class) = (class, &plane.tiling.classes()[class]);
-    let (own, _) = carve::<f32>(own, cut.own_floats());
-    let (sources, own) = own.split_at_mut(cut.area * cut.source_point());
-    let (products, own) = own.split_at_mut(cut.area * cut.product_point());
+    let classes = plane.tiling.classes();
+    let (index, class) = (class, &classes[class]);
+    let tiles = cut.block(plane, class, block);
+    if tiles.is_empty() {
+        return;
+    }
+    let (step, len) = (cut.tiles(plane, class), cut.source_block(plane, class));
+    let (source_point, product_point) = (cut.source_point(step), cut.product_point(step));
+    let (own, _) = carve::<f32>(own, cut.own_floats(plane));
     let (window, own) = own.split_at_mut(cut.window_len());
-    transform_sources(*isa, job, class, tiles.clone(), sources);
+    let (products, own) = own.split_at_mut(class.area() * product_point);
+    let (sources, own) = if cut.splits > 1 {
+        let before: usize = classes[..index].iter().map(|class| cut.source_block(plane, class)).sum();
+        (&job.sources[cut.blocks * before + block * len..][..len], own)
+    } else {
+        let (sources, own) = own.split_at_mut(len);
+        // SAFETY: for no more than the tiles of a block.
+        let out = PtrMut(sources.as_mut_ptr());
+        transform_sources(*isa, plane, cut, class, step, tiles.clone(), job.source, out);
+        (&*sources, own)
+    };
     for panel in panels {
         for first in (0..cut.chunks).step_by(cut.depth) {
             let chunks = first..(first + cut.depth).min(cut.chunks);
@@ -242,40 +297,58 @@ fn block_of_tiles(job: &Job<'_>, class: usize, tiles: Range<usize>, panels: Rang
             };
             for point in 0..class.area() {
                 let work = Tiles {
-                    a: sources[point * cut.source_point() + first * cut.tiles * cut.lanes..].as_ptr(),
-                    tiles_step: cut.tiles,
+                    a: sources[point * source_point + first * step * cut.lanes..].as_ptr(),
+                    tiles_step: step,
                     chunks: chunks.len(),
                     b: weights[point * cut.weight_point()..].as_ptr(),
-                    c: products[point * cut.product_point()..].as_mut_ptr(),
+                    c: products[point * product_point..].as_mut_ptr(),
                     tiles: tiles.len(),
                     accumulate: first > 0,
                 };
                 product::tiles(*isa, &work);
             }
         }
-        transform_targets(*isa, job, class, tiles.clone(), panel, products);
+        transform_targets(*isa, job, class, tiles.clone(), panel, products, product_point);
     }
 }
 
 dispatch!(
-    fn transform_sources(job: &Job<'_>, class: &Class, tiles: Range<usize>, out: &mut [f32])
-        = transform_sources_body
+    fn transform_sources(
+        plane: &Plane,
+        cut: &Cut,
+        class: &Class,
+        step: usize,
+        tiles: Range<usize>,
+        source: &[f32],
+        out: PtrMut,
+    ) = transform_sources_body
 );
 
 #[inline(always)]
-fn transform_sources_body<V: Vector>(job: &Job<'_>, class: &Class, tiles: Range<usize>, out: &mut [f32]) {
-    let Job { plane, cut, source, .. } = job;
-    super::sources::<V>(
-        plane.source,
-        plane.pad,
-        class,
-        tiles,
-        0..cut.chunks,
-        cut.tiles,
-        cut.source_point(),
-        source,
-        out,
-    );
+#[allow(clippy::too_many_arguments)]
+fn transform_sources_body<V: Vector>(
+    plane: &Plane,
+    cut: &Cut,
+    class: &Class,
+    step: usize,
+    tiles: Range<usize>,
+    source: &[f32],
+    out: PtrMut,
+) {
+    // SAFETY: the two callers have room for blocks of `step` tiles.
+    unsafe {
+        super::sources::<V>(
+            plane.source,
+            plane.pad,
+            class,
+            tiles,
+            0..cut.chunks,
+            step,
+            cut.source_point(step),
+            source,
+            out.get(),
+        );
+    }
 }
 
 dispatch!(
@@ -355,10 +428,17 @@ fn turn<V: Vector>(from: &[f32], step: usize, columns: Range<usize>, ks: Range<u
 }
 
 dispatch!(
-    fn transform_targets(job: &Job<'_>, class: &Class, tiles: Range<usize>, panel: usize, products: &[f32])
-        = transform_targets_body
+    fn transform_targets(
+        job: &Job<'_>,
+        class: &Class,
+        tiles: Range<usize>,
+        panel: usize,
+        products: &[f32],
+        step: usize,
+    ) = transform_targets_body
 );
 
+/// `step` floats lie between two points' products.
 #[inline(always)]
 fn transform_targets_body<V: Vector>(
     job: &Job<'_>,
@@ -366,8 +446,9 @@ fn transform_targets_body<V: Vector>(
     tiles: Range<usize>,
     panel: usize,
     products: &[f32],
+    step: usize,
 ) {
-    let Job { plane, cut, epilogue, .. } = job;
+    let Job { plane, epilogue, .. } = job;
     let finish = Finish {
         bias: epilogue.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
         residual: epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
@@ -375,7 +456,6 @@ fn transform_targets_body<V: Vector>(
         stream: job.stream,
     };
     let (shape, width, points) = (plane.target, COLS * V::LANES, class.points());
-    let step = cut.product_point();
     let products = products[..class.area() * step].as_ptr();
     let (low, high) = (V::splat(finish.bounds.0), V::splat(finish.bounds.1));
     let (first, end) = (tiles.start, tiles.end);

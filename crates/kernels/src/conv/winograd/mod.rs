@@ -205,9 +205,12 @@ fn lanes(isa: Isa) -> usize {
 
 /// Transforms the sources of `tiles`, chunks of a vector's length of channels at a time: point `p` of chunk `q` of tile `t`
 /// goes to `out + p · point + (q · step + t) · LANES`, all counted from the first.
+///
+/// # Safety
+/// That is memory, and nobody else's.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn sources<V: Vector>(
+unsafe fn sources<V: Vector>(
     shape: Shape4,
     pad: [usize; 2],
     class: &Class,
@@ -216,12 +219,11 @@ fn sources<V: Vector>(
     step: usize,
     point: usize,
     source: &[f32],
-    out: &mut [f32],
+    out: *mut f32,
 ) {
     let points = class.points();
-    let out = &mut out[..class.area() * point];
     assert!(tiles.len() <= step && chunks.len() * step * V::LANES <= point && source.len() == shape.len());
-    let (first, end, out) = (tiles.start, tiles.end, out.as_mut_ptr());
+    let (first, end) = (tiles.start, tiles.end);
     for t in tiles {
         // Where targets lie, sources do, but for the padding; what else a tile reads, earlier ones have read.
         class.ahead(t, end, shape, |at| {
@@ -240,7 +242,7 @@ fn sources<V: Vector>(
             let from = source.as_ptr().wrapping_add(corner.wrapping_add(c));
             let to = out.wrapping_add((q * step + t - first) * V::LANES);
             let from = Sources { at: from, shape, corner: [y, x], lanes };
-            // SAFETY: positions that are read lie in the source; each point has room for all chunks (asserted).
+            // SAFETY: positions that are read lie in the source; each point has room for all chunks (asserted; the caller's).
             unsafe {
                 let to = Grid { at: to, row: points[1] * point, column: point };
                 if inside && lanes == V::LANES {

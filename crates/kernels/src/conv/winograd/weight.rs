@@ -204,17 +204,21 @@ fn transform_sources_body<V: Vector>(
     out: &mut [f32],
 ) {
     let Job { plane, cut, source, .. } = job;
-    super::sources::<V>(
-        plane.source,
-        plane.pad,
-        class,
-        tiles,
-        chunks,
-        cut.tiles,
-        cut.source_point(),
-        source,
-        out,
-    );
+    let out = &mut out[..class.area() * cut.source_point()];
+    // SAFETY: of as many points as there are.
+    unsafe {
+        super::sources::<V>(
+            plane.source,
+            plane.pad,
+            class,
+            tiles,
+            chunks,
+            cut.tiles,
+            cut.source_point(),
+            source,
+            out.as_mut_ptr(),
+        );
+    }
 }
 
 dispatch!(
