@@ -34,6 +34,15 @@ pub(crate) fn row_shards(rows: usize) -> usize {
     rows.div_ceil(64).clamp(1, ROW_SHARDS)
 }
 
+/// Adds all rows of `len` sums to the first, which is returned.
+pub(crate) fn add_rows(rows: &mut [f64], len: usize) -> &mut [f64] {
+    let (total, rest) = rows.split_at_mut(len);
+    for row in rest.chunks_exact(len) {
+        total.iter_mut().zip(row).for_each(|(t, s)| *t += s);
+    }
+    total
+}
+
 /// Floats of workspace that [`channel_sum`] needs.
 pub fn channel_sum_workspace(rows: usize, channels: usize) -> usize {
     floats_for::<f64>(row_shards(rows) * channels)
@@ -60,8 +69,7 @@ pub fn channel_sum(
         let rows = rows * shard / shards..rows * (shard + 1) / shards;
         sum_rows(threads.isa(), &x[rows.start * channels..rows.end * channels], partial);
     });
-    for (c, out) in sum.iter_mut().enumerate() {
-        let total: f64 = partial.iter().skip(c).step_by(channels).sum();
+    for (out, &mut total) in sum.iter_mut().zip(add_rows(partial, channels)) {
         *out = if accumulate { *out + total as f32 } else { total as f32 };
     }
 }

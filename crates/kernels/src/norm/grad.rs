@@ -6,7 +6,7 @@ use defrost_tensor::{Activation, NormDesc};
 
 use super::{AHEAD, ahead, inv_std, task_len};
 use crate::Threads;
-use crate::reduce::{ROW_SHARDS, row_shards};
+use crate::reduce::{ROW_SHARDS, add_rows, row_shards};
 use crate::scratch::carve;
 use crate::simd::{Vector, dispatch, fence, load, prefetch, store, streams};
 
@@ -247,11 +247,7 @@ fn gradient_sums<'w>(
         let passed = passed.as_deref_mut().map(|p| Passed { to: p, stream });
         sum_rows(threads.isa(), x, &g[span.clone()], mask.part(span), passed, sums);
     });
-    let (total, rest) = partial.split_at_mut(2 * c);
-    for shard in rest.chunks_exact(2 * c) {
-        total.iter_mut().zip(shard).for_each(|(t, s)| *t += s);
-    }
-    (total, rows)
+    (add_rows(partial, 2 * c), rows)
 }
 
 /// Where what passes goes, and how.

@@ -16,7 +16,7 @@ pub use grad::{Incoming, Wanted, eval_grad, train_grad};
 
 use crate::Threads;
 use crate::conv::bounds;
-use crate::reduce::row_shards;
+use crate::reduce::{add_rows, row_shards};
 use crate::scratch::{carve, floats_for};
 use crate::simd::{Vector, dispatch, fence, load, prefetch, store, streams};
 
@@ -89,14 +89,14 @@ pub fn train(
         sums.fill(0.0);
         moments(threads.isa(), &x[rows * shard / shards * c..rows * (shard + 1) / shards * c], sums);
     });
-    let sum = |i: usize| partial.iter().skip(i).step_by(2 * c).sum::<f64>();
+    let sums = add_rows(partial, 2 * c);
     let (scale, _) = carve::<f32>(workspace, c);
     let BatchStats { mean, inv_std, mut running_mean, mut running_var } = stats;
     let (count, keep) = (rows as f64, 1.0 - desc.momentum);
     for i in 0..c {
-        let m = sum(i) / count;
+        let m = sums[i] / count;
         // The sums are exact to 2⁻⁵³; only then may the variance come out a hair below 0. `max` would hide NaN.
-        let var = sum(c + i) / count - m * m;
+        let var = sums[c + i] / count - m * m;
         let var = if var < 0.0 { 0.0 } else { var };
         mean[i] = m as f32;
         inv_std[i] = (1.0 / (var + f64::from(desc.eps)).sqrt()) as f32;
