@@ -60,11 +60,8 @@ impl Cut {
             (most.div_ceil(tiles).next_multiple_of(threads.count().min(8)).min(most), 1)
         } else {
             let blocks = most.div_ceil(FAR.min(FAR_FLOATS / (area * chunks * lanes)).max(14));
-            // As many tasks as keep all threads busy to the end.
-            let even = |splits: &usize| {
-                (blocks * splits).is_multiple_of(threads.count()) || blocks * splits >= 6 * threads.count()
-            };
-            (blocks, (1..=panels).find(even).unwrap_or(panels))
+            // As many tasks as keep all threads busy to the end, even where one of them is held up.
+            (blocks, (4 * threads.count()).div_ceil(blocks).min(panels))
         };
         let depth = if shared { chunks } else { (DEPTH / lanes).min(chunks) };
         Self { lanes, width, chunks, depth, panels, blocks, splits, area, shared }
