@@ -10,7 +10,7 @@ use crate::{Threads, lines};
 /// Weights of a tap with at most this many elements are summed in shards of the tiles.
 const SHARD_MAX: usize = 1 << 14;
 /// Shards, where there are any: part of the result's definition, as sums are rounded.
-const SHARDS: usize = 8;
+const SHARDS: usize = 16;
 /// Tiles that are transformed together.
 const TOGETHER: usize = 32;
 
