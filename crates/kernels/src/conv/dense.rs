@@ -12,6 +12,9 @@ use crate::{Threads, half};
 /// Target rows of a task, at most: their sources stay in the second-level cache while the weights' panels pass by.
 const BLOCK_ROWS: usize = 240;
 
+/// Tasks, at least, where there are as many panels of columns to make them of.
+const TASKS: usize = 32;
+
 /// Rows a task for a phase of `rows` rows and `taps` taps: a function of the shape alone.
 fn block_rows(rows: usize, taps: usize) -> usize {
     // The table of sources must not drive the sources themselves out of the cache.
@@ -27,7 +30,7 @@ fn phase_rows(gather: &Gather, phase: &Phase) -> usize {
 fn table_floats(gather: &Gather) -> usize {
     let table = |phase: &Phase| {
         let rows = block_rows(phase_rows(gather, phase), phase.taps.len());
-        floats_for::<*const f32>(phase.taps.len() * rows) + floats_for::<usize>(rows)
+        floats_for::<usize>(1) + floats_for::<*const f32>(phase.taps.len() * rows) + floats_for::<usize>(rows)
     };
     gather.phases.iter().map(table).max().unwrap_or(0)
 }
@@ -110,18 +113,32 @@ pub(super) fn run(
         let rows = phase_rows(gather, phase);
         let block = block_rows(rows, taps);
         let blocks = rows.div_ceil(block);
-        // Few rows (a late stage, a small batch): the columns are shared out as well.
-        let splits = if blocks < 8 { panels.count() } else { 1 };
+        // Few rows (a late stage, a small batch): the columns are shared out as well, so that a thread which is held up holds
+        // nobody up. Rounded sources are rounded for each task anew.
+        let splits = match halves {
+            true if blocks >= 8 => 1,
+            true => panels.count(),
+            false => TASKS.div_ceil(blocks).min(panels.count()),
+        };
+        for worker in 0..threads.count() {
+            // SAFETY: no task runs.
+            carve::<usize>(unsafe { tables.get(worker) }, 1).0[0] = usize::MAX;
+        }
         threads.for_each(blocks * splits, |worker, task| {
-            let rows = task / splits * block..rows.min((task / splits + 1) * block);
-            let panel = task % splits;
-            let run = if splits > 1 { panel..panel + 1 } else { 0..panels.count() };
+            let (part, task) = (task % splits, task / splits);
+            let rows = task * block..rows.min((task + 1) * block);
+            let run = panels.count() * part / splits..panels.count() * (part + 1) / splits;
             // SAFETY: one task a worker at a time.
             let table = unsafe { tables.get(worker) };
+            let (of, table) = carve::<usize>(table, 1);
             let (sources, table) = carve::<*const f32>(table, taps * block);
             let (targets, _) = carve::<usize>(table, block);
             let targets = &mut targets[..rows.len()];
-            fill_table(gather, phase, rows.start, source, zeros, block, sources, targets);
+            // The task before may have been of the same rows.
+            if of[0] != task {
+                fill_table(gather, phase, rows.start, source, zeros, block, sources, targets);
+                of[0] = task;
+            }
             for group in 0..gather.groups {
                 let first = group * columns;
                 // SAFETY: `first` is below the target's channels, the pointers' lengths.

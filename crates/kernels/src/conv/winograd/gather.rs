@@ -61,7 +61,7 @@ impl Cut {
         } else {
             let blocks = most.div_ceil(FAR.min(FAR_FLOATS / (area * chunks * lanes)).max(14));
             // As many tasks as keep all threads busy to the end, even where one of them is held up.
-            (blocks, (4 * threads.count()).div_ceil(blocks).min(panels))
+            (blocks, (8 * threads.count()).div_ceil(blocks).min(panels))
         };
         let depth = if shared { chunks } else { (DEPTH / lanes).min(chunks) };
         Self { lanes, width, chunks, depth, panels, blocks, splits, area, shared }
