@@ -98,7 +98,7 @@ impl Step {
             session.begin(Phase {
                 marking,
                 loss: Loss::CrossEntropy,
-                options: Options::default().applying(true).packing(true),
+                options: Options::default().applying(true).cutting(true),
             })?;
         }
         let pixels = graph.input_shape().with_batch(n).len();

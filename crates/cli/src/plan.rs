@@ -42,7 +42,7 @@ pub(crate) fn run(args: &args::Plan) -> anyhow::Result<ExitCode> {
             graph,
             (phase, marking),
             batch,
-            defrost::exec::Options::default().applying(true).packing(true),
+            defrost::exec::Options::default().applying(true).cutting(true),
             room,
         )?;
         let plan = Plan::new(graph, marking, batch, Purpose::Train(loss), options)?;
@@ -121,8 +121,12 @@ fn below(plan: &Plan, graph: &Graph, memory: Memory) -> String {
         "input" => "no prefix: every step runs the whole network".into(),
         name => format!("frozen up to `{name}`, which is run forward only"),
     };
+    let front = plan.front.as_ref().map(|front| {
+        let (name, each) = (&graph.node(front.node).name, front.plan.batch);
+        format!("  front       up to `{name}`, {each} of {} pictures at a time\n", plan.batch)
+    });
     format!(
-        "  trains      {} of {} parameters; {cut}\n  a step      {} forward, {} backward\n  memory      {} at its peak: weights {}, gradients {}, optimizer {}, activations {}{}\n",
+        "  trains      {} of {} parameters; {cut}\n  a step      {} forward, {} backward\n  memory      {} at its peak: weights {}, gradients {}, optimizer {}, activations {}{}\n{}",
         thousands(trained),
         thousands(all),
         flops(forward),
@@ -133,6 +137,7 @@ fn below(plan: &Plan, graph: &Graph, memory: Memory) -> String {
         bytes(memory.optimizer),
         bytes(memory.activations),
         if plan.recomputes() { " (computed again in the backward pass)" } else { "" },
+        front.unwrap_or_default(),
     )
 }
 
@@ -158,6 +163,10 @@ fn as_json(
         "phase": phase.name, "epochs": phase.epochs, "batch": plan.batch, "cut": graph.node(plan.cut).name,
         "stages": stages, "forward_flops": forward, "backward_flops": backward,
         "peak_bytes": memory.total(), "weight_bytes": memory.weights, "gradient_bytes": memory.gradients,
-        "optimizer_bytes": memory.optimizer, "activation_bytes": memory.activations, "passes": plan.log,
+        "optimizer_bytes": memory.optimizer, "activation_bytes": memory.activations,
+        "front": plan.front.as_ref().map(|front| {
+            serde_json::json!({ "until": graph.node(front.node).name, "pictures": front.plan.batch })
+        }),
+        "passes": plan.log,
     })
 }

@@ -67,11 +67,15 @@ pub(crate) fn run_networks<K: Kernels>(
                     want.compare_stepped(outcome, kernels, &network, &marking, rule, tolerance)
                 });
             }
-            run(format!("{name}/from the cut"), &|outcome| {
-                let phase =
-                    Phase { marking: marking.clone(), loss: network.loss, options: Options::default() };
-                from_the_cut(outcome, kernels, &network, phase, tolerance)
-            });
+            for (case, options) in [
+                ("from the cut", Options::default()),
+                ("from the cut, in parts of the batch", Options::default().packing(true).in_parts(Some(0))),
+            ] {
+                run(format!("{name}/{case}"), &|outcome| {
+                    let phase = Phase { marking: marking.clone(), loss: network.loss, options };
+                    from_the_cut(outcome, kernels, &network, phase, tolerance)
+                });
+            }
         }
         run("thawing".into(), &|outcome| thawing(outcome, kernels, &network, tolerance));
     }
@@ -97,6 +101,7 @@ fn passes() -> Vec<(&'static str, Options)> {
         ("folded and fused", with(|o| (o.fold, o.fuse) = (true, true))),
         ("all passes", Options::default()),
         ("all passes, packed", Options::default().packing(true)),
+        ("all passes, in parts of the batch", Options::default().packing(true).in_parts(Some(0))),
         ("all passes, gradients added up", Options::default().accumulating()),
         ("computed again", Options::raw().recomputing()),
         ("all passes, computed again", Options::default().recomputing().packing(true)),

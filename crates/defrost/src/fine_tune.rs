@@ -211,7 +211,7 @@ impl Prepared {
         let (graph, room) = (&self.model.graph, memory::room(self.engine.room()));
         // As the trainer plans.
         let host = self.engine.room() == defrost_exec::Room::Host;
-        let planned = defrost_exec::Options::default().applying(host).packing(self.engine.packs());
+        let planned = defrost_exec::Options::default().applying(host).cutting(self.engine.packs());
         let planned = planned.storing(self.engine.activation_bytes());
         let plan = |batch, marking| {
             let options = passes(recipe, graph, (phase, marking), batch, planned, room)?;

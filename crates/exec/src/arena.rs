@@ -1,6 +1,7 @@
 //! One buffer of which a plan's values are pieces.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use defrost_tensor::{KernelError, Kernels, Layout, Splitter};
 
@@ -98,6 +99,23 @@ impl Pieces {
     }
 }
 
+/// What is left of a buffer on both sides of a piece that was cut out of it.
+pub(crate) struct Gap<B>(B, B);
+
+impl<B> Gap<B> {
+    /// Cuts the elements of `range` out of `buffer`.
+    pub(crate) fn cut(tools: Splitter<B>, buffer: B, range: Range<usize>) -> (B, Self) {
+        let (before, rest) = (tools.split)(buffer, range.start);
+        let (piece, behind) = (tools.split)(rest, range.len());
+        (piece, Self(before, behind))
+    }
+
+    /// The whole again.
+    pub(crate) fn close(self, tools: Splitter<B>, piece: B) -> B {
+        (tools.join)((tools.join)(self.0, piece), self.1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,5 +145,14 @@ mod tests {
         assert_eq!(slots, [Some((10, 20)), Some((30, 5))]);
         pieces.give_back(&mut arena, &mut slots);
         assert_eq!((slots, arena.take(TOOLS, (0, 100))), (vec![None, None], (0, 100)));
+    }
+
+    #[test]
+    fn a_piece_is_lent_from_anywhere_in_a_buffer() {
+        for range in [0..10, 0..30, 10..20, 25..30] {
+            let (piece, gap) = Gap::cut(TOOLS, (7, 30), range.clone());
+            assert_eq!(piece, (7 + range.start, range.len()));
+            assert_eq!(gap.close(TOOLS, piece), (7, 30));
+        }
     }
 }

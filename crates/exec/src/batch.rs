@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use defrost_graph::Origin;
+use defrost_graph::{Graph, Origin};
 use defrost_tensor::{Kernels, Layout};
 
 use crate::buffers::check;
@@ -36,6 +36,7 @@ impl<K: Kernels> Interpreter<K> {
         let Staged { key, skip } = self.staged.take().ok_or(ExecError::NothingStaged)?;
         self.prepare(key)?; // Weights may have been loaded since.
         if !skip {
+            self.run_front(key)?;
             self.run(key, |c| (&c.prefix, &c.plan.prefix), None)?;
         }
         self.run(key, |c| (&c.suffix, &c.plan.suffix), stepping)?;
@@ -111,7 +112,9 @@ impl<K: Kernels> Interpreter<K> {
                 kernels.upload(layout, values, self.buffer_mut(key, place))?;
             }
         }
-        Ok(matches!(images, Images::Features(_)))
+        // Where the cut is the input, features are the pictures.
+        let cut = self.plans[&key].plan.cut;
+        Ok(matches!(images, Images::Features(_)) && cut != Graph::INPUT)
     }
 
     /// Writes `values` to the plan's `origin`, if it reads one.

@@ -78,7 +78,7 @@ pub(crate) struct Compiled<B> {
     pub(crate) setup: Vec<Call<Place, Place>>,
     pub(crate) prefix: Vec<Call<Place, Place>>,
     pub(crate) suffix: Vec<Call<Place, Place>>,
-    /// Buffers of this plan: the batch, the cut, the output.
+    /// Buffers of this plan: the batch, the cut, the output, what its front puts out.
     pub(crate) own: Vec<Option<B>>,
     /// Its slots where they are pieces of the session's arena.
     pub(crate) pieces: Option<Pieces>,
@@ -89,11 +89,12 @@ pub(crate) struct Compiled<B> {
 }
 
 impl<B> Compiled<B> {
-    /// Resolves `plan`, allocating what it keeps to itself.
+    /// Resolves `plan`, allocating what it keeps to itself but for the values of `lent`, which get a buffer for each run.
     pub(crate) fn new<K: Kernels<Buf = B>>(
         kernels: &K,
         plan: Plan,
         shared: &mut Folds<B>,
+        lent: &[Value],
     ) -> Result<Self, KernelError> {
         // Large slots first, so that the plans of one session share large buffers with large ones.
         let mut rank: Vec<_> = (0..plan.slots.bytes.len()).collect();
@@ -104,6 +105,9 @@ impl<B> Compiled<B> {
         let mut place_of_slot = vec![0; rank.len()];
         rank.iter().enumerate().for_each(|(place, &slot)| place_of_slot[slot] = place);
 
+        let mut kept = vec![plan.cut_value, plan.output];
+        kept.extend(plan.taps.iter().map(|(_, tap)| tap));
+        kept.extend(plan.front.as_ref().map(|front| front.value));
         let (mut own, mut folds) = (Vec::new(), Vec::new());
         let (mut places, mut by_origin) = (HashMap::new(), HashMap::new());
         for (value, info) in plan.values.iter() {
@@ -117,18 +121,16 @@ impl<B> Compiled<B> {
                     Place::Folded(at)
                 }
                 (origin, None) => {
-                    let tapped = plan.taps.iter().any(|(_, tap)| *tap == value);
-                    let used =
-                        !origin.is_transient() || value == plan.cut_value || value == plan.output || tapped;
-                    if !used {
-                        continue; // Fused away.
+                    if origin.is_transient() && !kept.contains(&value) {
+                        continue; // Fused away, or the front's own.
                     }
-                    own.push(Some(match info.layout {
+                    own.push(match info.layout {
+                        _ if lent.contains(&value) => None,
                         Layout::Activation(shape) if plan.widths[value.index()] < 4 => {
-                            kernels.alloc_activation(shape)?
+                            Some(kernels.alloc_activation(shape)?)
                         }
-                        layout => kernels.alloc(layout)?,
-                    }));
+                        layout => Some(kernels.alloc(layout)?),
+                    });
                     Place::Own(own.len() - 1)
                 }
             };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use defrost_graph::{Graph, Instruction, NodeId, Param, ParamId, ParamStore, Value};
-use defrost_plan::{Options, Plan, Purpose, Update, flops};
-use defrost_tensor::{Call, HostTensor, KernelError, Kernels, Layout, call};
+use defrost_plan::{Plan, Update, flops};
+use defrost_tensor::{Call, HostTensor, KernelError, Kernels, call};
 
 use crate::arena::Arena;
 use crate::batch::Staged;
@@ -28,6 +28,8 @@ pub(crate) enum Wanted {
     Node(NodeId),
     /// What all stages put out.
     Stages,
+    /// A part of a front that ends at this node.
+    Front(NodeId),
     /// Not an evaluation: the phase's training step with gradients that can be read, where it uses them up otherwise.
     Gradients,
 }
@@ -46,12 +48,12 @@ pub struct Interpreter<K: Kernels> {
     pub(crate) grads: Vec<Option<K::Buf>>,
     /// The average of the parameters; empty where there is none.
     average: Vec<Option<K::Buf>>,
-    optimizer: Optimizer<K::Buf>,
+    pub(crate) optimizer: Optimizer<K::Buf>,
     /// Buffers shared by all plans, large ones first.
-    slots: Vec<Option<K::Buf>>,
-    slot_lens: Vec<usize>,
+    pub(crate) slots: Vec<Option<K::Buf>>,
+    pub(crate) slot_lens: Vec<usize>,
     /// What the slots of packed plans are pieces of.
-    arena: Arena<K::Buf>,
+    pub(crate) arena: Arena<K::Buf>,
     pub(crate) phase: Option<Phase>,
     pub(crate) plans: HashMap<Key, Compiled<K::Buf>>,
     /// The batch that is on the device to be run next, and the plan whose loss was not read yet.
@@ -60,7 +62,7 @@ pub struct Interpreter<K: Kernels> {
     pub(crate) folds: Folds<K::Buf>,
     /// Counts changes of any weight; `loaded` is the count at the last change from outside.
     pub(crate) version: u64,
-    loaded: u64,
+    pub(crate) loaded: u64,
     profile: Option<Profile>,
     /// Host copies of frozen parameters that were asked for once, one a parameter: nothing changes them but a load.
     known: RefCell<Vec<Option<HostTensor>>>,
@@ -115,121 +117,6 @@ impl<K: Kernels> Interpreter<K> {
         })
     }
 
-    /// Makes sure that the plan for `key` is there, and its folded weights up to date.
-    pub(crate) fn prepare(&mut self, key: Key) -> Result<(), ExecError> {
-        if !self.plans.contains_key(&key) {
-            let plan = self.make(key)?;
-            let compiled = self.reserve(plan).map_err(|e| self.no_room(key, e))?;
-            self.plans.insert(key, compiled);
-        }
-        let Compiled { pieces, plan, .. } = &self.plans[&key];
-        if pieces.is_some() {
-            let reserved = self.arena.reserve(&*self.kernels, plan.slots.total() / 4);
-            reserved.map_err(|e| self.no_room(key, e))?;
-        }
-        // Folded weights of a training plan are frozen ones: only a load changes them.
-        let trains = matches!(key.1, None | Some(Wanted::Gradients));
-        let current = if trains { self.loaded } else { self.version };
-        if !self.folds.are_of(&self.plans[&key], current) {
-            self.run(key, |c| (&c.setup, &c.plan.setup), None)?;
-            self.folds.made(&self.plans[&key], self.version);
-        }
-        Ok(())
-    }
-
-    /// The plan for `key`, which the kernels can run.
-    fn make(&self, (n, wanted): Key) -> Result<Plan, ExecError> {
-        let (phase, width) = (self.phase.as_ref(), self.kernels.activation_bytes());
-        let plan = match wanted {
-            Some(wanted @ (Wanted::Node(_) | Wanted::Stages)) => {
-                let purpose =
-                    if let Wanted::Node(until) = wanted { Purpose::Infer { until } } else { Purpose::Stages };
-                let marking = phase.map(|p| p.marking.clone());
-                let marking = marking.unwrap_or_else(|| defrost_graph::Marking::frozen(&self.graph));
-                let options = phase.map_or_else(|| Options::default().packing(true), |p| p.options);
-                let options = self.able(options).storing(width);
-                Plan::new(&self.graph, &marking, n, purpose, options)?
-            }
-            training => {
-                let Phase { marking, loss, options } = phase.ok_or(ExecError::NoPhase)?;
-                let options = options.applying(options.apply && training.is_none());
-                let options = self.able(options).storing(width);
-                Plan::new(&self.graph, marking, n, Purpose::Train(*loss), options)?
-            }
-        };
-        for i in plan.setup.iter().chain(plan.calls()) {
-            let layout = |v| plan.values.info(v).layout;
-            if !self.kernels.supports(&i.call.map(&mut { layout }, &mut { layout })) {
-                let what = format!("{} of node `{}`", i.call.name(), self.graph.node(i.node).name);
-                return Err(KernelError::Unsupported { device: self.kernels.device(), what }.into());
-            }
-        }
-        Ok(plan)
-    }
-
-    /// `options` without what this device cannot do.
-    fn able(&self, options: Options) -> Options {
-        options.packing(options.pack && self.kernels.splitter().is_some())
-    }
-
-    /// Takes the memory that a plan needs.
-    fn reserve(&mut self, plan: Plan) -> Result<Compiled<K::Buf>, KernelError> {
-        let compiled = Compiled::new(&*self.kernels, plan, &mut self.folds)?;
-        if compiled.pieces.is_some() {
-            self.arena.reserve(&*self.kernels, compiled.plan.slots.total() / 4)?;
-        }
-        for (i, len) in compiled.slot_lens().into_iter().enumerate() {
-            if i == self.slots.len() {
-                self.slots.push(None);
-                self.slot_lens.push(0);
-            }
-            if self.slot_lens[i] < len {
-                self.slots[i] = None; // Freed before the larger one is made.
-                self.slot_lens[i] = 0;
-                self.slots[i] = Some(self.kernels.alloc(Layout::Plain(len))?);
-                self.slot_lens[i] = len;
-            }
-        }
-        Ok(compiled)
-    }
-
-    /// What to say where there was no room for the plan of `key`: which smaller batch there is room for is tried out. Other
-    /// errors stay as they are.
-    fn no_room(&mut self, key: Key, error: KernelError) -> ExecError {
-        let KernelError::OutOfMemory { device, .. } = error else { return error.into() };
-        let (n, wanted) = key;
-        let wanted_mb = self.make(key).map_or(0, |p| p.memory(&self.graph, 2).total() >> 20);
-        let halves = std::iter::successors(Some(n.next_power_of_two() / 2), |n| Some(n / 2));
-        let fits = halves.take_while(|&n| n > 0).find(|&n| {
-            self.forget();
-            self.make((n, wanted)).is_ok_and(|plan| self.holds(plan, wanted.is_none()))
-        });
-        self.forget();
-        ExecError::NoRoom { device, n, wanted_mb, fits }
-    }
-
-    /// Whether there is room for a plan, and for an optimizer's state if it has none yet and the plan is to train.
-    fn holds(&mut self, plan: Plan, trains: bool) -> bool {
-        let trained = self.graph.params().iter().zip(&self.grads).filter(|(_, g)| g.is_some());
-        let trained: Vec<_> = trained.map(|(p, _)| p.layout()).collect();
-        let times = if trains && self.optimizer.is_new() { 2 } else { 0 };
-        let Ok(_held) = self.reserve(plan) else { return false };
-        let mut states = trained.iter().cycle().take(times * trained.len());
-        states
-            .try_fold(Vec::new(), |mut all, layout| {
-                self.kernels.alloc(*layout).map(|b| all.push(b)).map(|()| all)
-            })
-            .is_ok()
-    }
-
-    /// Gives back what plans hold; it is made anew where it is needed.
-    fn forget(&mut self) {
-        self.forget_plans();
-        self.slots.clear();
-        self.slot_lens.clear();
-        self.arena = Arena::default();
-    }
-
     /// Runs one part of a plan.
     pub(crate) fn run(
         &mut self,
@@ -237,6 +124,16 @@ impl<K: Kernels> Interpreter<K> {
         part: Part<K::Buf>,
         stepping: Stepping<'_>,
     ) -> Result<(), ExecError> {
+        self.execute(key, part, stepping).map_err(|e| self.no_room(key, e))
+    }
+
+    /// [`Interpreter::run`] with the kernels' own errors.
+    pub(crate) fn execute(
+        &mut self,
+        key: Key,
+        part: Part<K::Buf>,
+        stepping: Stepping<'_>,
+    ) -> Result<(), KernelError> {
         let compiled = self.plans.get_mut(&key).expect("a plan is prepared before it runs");
         let mut own = std::mem::take(&mut compiled.own);
         let mut pieces = compiled.pieces.take().zip(self.kernels.splitter());
@@ -323,11 +220,16 @@ impl<K: Kernels> Interpreter<K> {
             pieces.give_back(&mut self.arena, &mut in_place);
             compiled.pieces = Some(pieces);
         }
-        result.map_err(|e| self.no_room(key, e))
+        result
     }
 
     pub(crate) fn buffer_mut(&mut self, key: Key, place: Place) -> &mut K::Buf {
-        let slot = match place {
+        self.slot_mut(key, place).as_mut().expect("buffers are in place between calls")
+    }
+
+    /// Where the buffer of `place` is kept.
+    pub(crate) fn slot_mut(&mut self, key: Key, place: Place) -> &mut Option<K::Buf> {
+        match place {
             Place::Own(i) => {
                 &mut self.plans.get_mut(&key).expect("a plan is prepared before it is read").own[i]
             }
@@ -335,8 +237,7 @@ impl<K: Kernels> Interpreter<K> {
             Place::Folded(i) => &mut self.folds.buffers[i],
             Place::Param(i) => &mut self.params[i],
             Place::Grad(i) => &mut self.grads[i],
-        };
-        slot.as_mut().expect("buffers are in place between calls")
+        }
     }
 
     /// Runs the network in evaluation mode up to `until`.
@@ -351,6 +252,7 @@ impl<K: Kernels> Interpreter<K> {
         self.prepare(key)?;
         let skip = self.feed(key, images)?;
         if !skip {
+            self.run_front(key)?;
             self.run(key, |c| (&c.prefix, &c.plan.prefix), None)?;
         }
         self.run(key, |c| (&c.suffix, &c.plan.suffix), None)?;

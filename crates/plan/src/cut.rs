@@ -5,22 +5,24 @@ use defrost_graph::{Graph, NodeId};
 /// The last fixed node through which everything after it depends on the image: its output is all that a training
 /// step needs of the prefix. The input where nothing later qualifies.
 pub fn cut(graph: &Graph, fixed: &[bool]) -> NodeId {
-    // The first node past `id` that reads something before `id` makes `id` no cut.
-    let mut earliest_read_after = vec![usize::MAX; graph.nodes().len() + 1];
-    for id in graph.node_ids().rev() {
-        let i = id.index();
+    let fixed = fixed.iter().take_while(|fixed| **fixed).count();
+    let all = vec![true; graph.nodes().len()];
+    necks(graph, &all).into_iter().take_while(|id| id.index() < fixed).last().unwrap_or(Graph::INPUT)
+}
+
+/// The nodes through which alone everything after them depends on what was before, in order, where the nodes of `alive` are
+/// all that there is; the output is not one of them: nothing follows.
+pub(crate) fn necks(graph: &Graph, alive: &[bool]) -> Vec<NodeId> {
+    let mut necks = Vec::new();
+    // The earliest node that anything after the current one reads.
+    let mut earliest = usize::MAX;
+    for id in graph.node_ids().rev().filter(|id| alive[id.index()]) {
+        if id != graph.output() && earliest >= id.index() {
+            necks.push(id);
+        }
         let reads = graph.node(id).inputs.iter().map(|n| n.index()).min().unwrap_or(usize::MAX);
-        earliest_read_after[i] = earliest_read_after[i + 1].min(reads);
+        earliest = earliest.min(reads);
     }
-    let mut best = Graph::INPUT;
-    for id in graph.node_ids() {
-        let i = id.index();
-        if !fixed[i] {
-            break;
-        }
-        if id != graph.output() && earliest_read_after[i + 1] >= i {
-            best = id;
-        }
-    }
-    best
+    necks.reverse();
+    necks
 }

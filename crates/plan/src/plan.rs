@@ -9,7 +9,7 @@ use defrost_graph::{
 };
 use defrost_tensor::{Call, Shape4};
 
-use crate::{Sharing, Slots, cost, cut, fold, fuse, need, recompute, slots};
+use crate::{Front, Options, Slots, cost, cut, fold, front, fuse, need, recompute, slots};
 
 /// What a plan is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,33 +27,6 @@ pub enum Purpose {
     Stages,
 }
 
-/// Which optional passes run. All but `accumulate` change memory and time, never a result by more than rounding; `share`,
-/// `pack` and `recompute` not by a bit.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-#[non_exhaustive]
-pub struct Options {
-    /// Fold frozen normalisations into convolutions.
-    pub fold: bool,
-    /// Fuse activations and sums.
-    pub fuse: bool,
-    /// Let values share buffers by lifetime.
-    pub share: bool,
-    /// Where values share buffers, let them be pieces of a single one, which takes less memory: for devices whose buffers can be
-    /// cut and joined ([`Kernels::splitter`](defrost_tensor::Kernels::splitter)).
-    pub pack: bool,
-    /// Compute again in the backward pass what it reads, where that takes less memory than keeping it.
-    pub recompute: bool,
-    /// Compute again in the backward pass what normalisations with their activations put out, right before a convolution's
-    /// gradient reads it: a small part of a step's time for much of its memory.
-    pub renorm: bool,
-    /// Use each gradient up as soon as it is made, see [`Plan::updates`]; not where gradients are added up.
-    pub apply: bool,
-    /// Add gradients of parameters to what is there (several small batches to one step).
-    pub accumulate: bool,
-    /// Bytes in which the backend stores an activation's element ([`Kernels::activation_bytes`](defrost_tensor::Kernels)).
-    pub activation_bytes: usize,
-}
-
 /// Where a parameter is stepped within the backward pass.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -68,75 +41,6 @@ pub struct Update {
     /// The gradient is one large product of matrices, which may be made and used up in pieces: it has no slot, and no memory
     /// is planned for it.
     pub fused: bool,
-}
-
-impl Default for Options {
-    /// Everything that costs next to no time and leaves gradients where they can be read.
-    fn default() -> Self {
-        Self {
-            fold: true,
-            fuse: true,
-            share: true,
-            pack: false,
-            recompute: false,
-            renorm: true,
-            apply: false,
-            accumulate: false,
-            activation_bytes: 4,
-        }
-    }
-}
-
-impl Options {
-    /// No optional pass: each op's calls as they are, each value in a buffer of its own.
-    pub fn raw() -> Self {
-        let off = false;
-        Self {
-            fold: off,
-            fuse: off,
-            share: off,
-            pack: off,
-            recompute: off,
-            renorm: off,
-            apply: off,
-            accumulate: off,
-            activation_bytes: 4,
-        }
-    }
-
-    /// With the least memory, at the price of up to one more forward pass.
-    pub fn recomputing(self) -> Self {
-        Self { recompute: true, ..self }
-    }
-
-    /// With gradients that are used up as soon as they are made, or not.
-    pub fn applying(self, apply: bool) -> Self {
-        Self { apply, ..self }
-    }
-
-    /// For a backend that stores an activation's element in so many bytes.
-    pub fn storing(self, activation_bytes: usize) -> Self {
-        Self { activation_bytes, ..self }
-    }
-
-    /// With values as pieces of a single buffer, or not.
-    pub fn packing(self, pack: bool) -> Self {
-        Self { pack, ..self }
-    }
-
-    /// How values share memory.
-    fn sharing(self) -> Sharing {
-        match (self.share, self.pack) {
-            (false, _) => Sharing::Off,
-            (true, false) => Sharing::Slots,
-            (true, true) => Sharing::Packed,
-        }
-    }
-
-    /// With gradients added up.
-    pub fn accumulating(self) -> Self {
-        Self { accumulate: true, ..self }
-    }
 }
 
 /// Why there is no plan.
@@ -184,7 +88,10 @@ pub struct Plan {
     pub values: Values,
     /// Folding: run once whenever weights were changed.
     pub setup: Vec<Instruction>,
-    /// What never changes in this phase; its last value is the cut. May be skipped where the cut's value is known.
+    /// What runs before all else in parts of the batch, where there is such a part; to be skipped with the prefix.
+    pub front: Option<Front>,
+    /// What never changes in this phase and is not in the front; its last value is the cut. May be skipped where the cut's
+    /// value is known.
     pub prefix: Vec<Instruction>,
     /// The rest, in the order forward, loss, backward.
     pub suffix: Vec<Instruction>,
@@ -226,12 +133,16 @@ impl Plan {
         if let Purpose::Train(loss) = purpose {
             check_loss(loss)?;
         }
-        let mut kept = Self::compile(graph, marking, batch, purpose, options, (&[], None));
+        let compile = |way: (&[NodeId], Option<Vec<bool>>)| {
+            let plan = Self::compile(graph, marking, batch, purpose, options, way);
+            front::split(graph, marking, plan, purpose, options)
+        };
+        let mut kept = compile((&[], None));
         if options.renorm && options.share && training {
             let lazy = recompute::norms(graph, marking, batch, &need::needs_grad(graph, marking));
             if lazy.contains(&true) {
-                let again = Self::compile(graph, marking, batch, purpose, options, (&[], Some(lazy)));
-                if again.slots.total() < kept.slots.total() {
+                let again = compile((&[], Some(lazy)));
+                if again.shared() < kept.shared() {
                     kept = again;
                 }
             }
@@ -239,21 +150,21 @@ impl Plan {
         if !options.recompute || !training {
             return Ok(kept);
         }
-        let ends = recompute::ends(graph, kept.cut, &ancestors(graph, graph.output()));
+        let necks = cut::necks(graph, &ancestors(graph, graph.output()));
+        let ends: Vec<_> = necks.into_iter().filter(|&id| id > kept.cut).collect();
         let choices = recompute::choices(graph, kept.cut, &ends);
-        let plan = |ends: &Vec<NodeId>| Self::compile(graph, marking, batch, purpose, options, (ends, None));
-        let plans = choices.iter().map(plan);
+        let plans = choices.iter().map(|ends| compile((ends, None)));
         // Where slots are not shared, nothing is saved by computing again: the first way is as good as any.
-        let least = plans.min_by_key(|plan| plan.slots.total());
+        let least = plans.min_by_key(Self::shared);
         match least {
-            Some(plan) if plan.slots.total() < kept.slots.total() || !options.share => Ok(plan),
+            Some(plan) if plan.shared() < kept.shared() || !options.share => Ok(plan),
             _ => Ok(kept),
         }
     }
 
     /// Compiles a plan that keeps, of what the nodes up to the last of `ends` compute behind the cut, the values of `ends`
     /// and computes the rest again. Without `ends`, everything is kept but what is `lazy`.
-    fn compile(
+    pub(crate) fn compile(
         graph: &Graph,
         marking: &Marking,
         batch: usize,
@@ -354,6 +265,7 @@ impl Plan {
             batch,
             values,
             setup,
+            front: None,
             prefix,
             suffix,
             cut,
@@ -373,9 +285,33 @@ impl Plan {
         self.widths[value.index()] * self.values.info(value).layout.len()
     }
 
-    /// Every call of a step: prefix, then suffix.
+    /// The calls that run once a step: prefix, then suffix. Those of [`Plan::front`] come before them.
     pub fn calls(&self) -> impl Iterator<Item = &Instruction> {
         self.prefix.iter().chain(&self.suffix)
+    }
+
+    /// All calls of a step, each with how often it runs.
+    pub fn counted(&self) -> impl Iterator<Item = (&Instruction, u64)> {
+        let parts = self.front.iter().flat_map(|front| front.parts(self.batch));
+        let front = parts.flat_map(|(plan, times)| plan.calls().map(move |i| (i, times as u64)));
+        front.chain(self.calls().map(|i| (i, 1)))
+    }
+
+    /// Bytes of the memory that values share by lifetime: what the slots take, or those of the front's parts, whichever is
+    /// more, and the value between the two.
+    pub fn shared(&self) -> usize {
+        let Some(front) = &self.front else { return self.slots.total() };
+        let own = if front.value == self.cut_value || front.value == self.output {
+            0
+        } else {
+            self.bytes(front.value)
+        };
+        self.arena() + own
+    }
+
+    /// Bytes of the memory that is shared by lifetime and, with a front, by the front and what follows.
+    pub fn arena(&self) -> usize {
+        self.slots.total().max(self.front.as_ref().map_or(0, |front| front.plan.slots.total()))
     }
 
     /// Values written forward and read backward: what training costs in memory beyond inference. The cut's value, which
@@ -403,10 +339,20 @@ impl Plan {
 
     /// Floating-point operations of one step, `(forward, backward)`; what is computed again belongs to the latter.
     pub fn flops(&self) -> (u64, u64) {
-        self.calls().fold((0, 0), |(f, b), i| match i.pass {
-            Pass::Recompute | Pass::Backward => (f, b + cost::flops(&i.call)),
-            _ => (f + cost::flops(&i.call), b),
+        self.counted().fold((0, 0), |(f, b), (i, times)| match i.pass {
+            Pass::Recompute | Pass::Backward => (f, b + times * cost::flops(&i.call)),
+            _ => (f + times * cost::flops(&i.call), b),
         })
+    }
+
+    /// Floating-point operations of what may be skipped where the cut's value is known: front and prefix.
+    pub fn prefix_flops(&self) -> u64 {
+        if self.cut == Graph::INPUT {
+            return 0;
+        }
+        let behind: u64 = self.suffix.iter().map(|i| cost::flops(&i.call)).sum();
+        let (forward, backward) = self.flops();
+        forward + backward - behind
     }
 }
 
@@ -416,17 +362,27 @@ impl fmt::Display for Plan {
         for line in &self.log {
             writeln!(f, "# {line}")?;
         }
-        for (name, part) in [("setup", &self.setup), ("prefix", &self.prefix), ("suffix", &self.suffix)] {
-            writeln!(f, "{name}:")?;
-            for i in part {
-                let show = |v: &Value| match self.slots.of[v.index()] {
-                    Some(slot) => format!("%{}@{slot}", v.index()),
-                    None => format!("{:?}", self.values.info(*v).origin),
-                };
-                let writes: Vec<_> = i.call.writes().iter().map(show).collect();
-                let reads: Vec<_> = i.call.reads().iter().map(show).collect();
-                writeln!(f, "  {} = {}({})", writes.join(", "), i.call.name(), reads.join(", "))?;
-            }
+        self.show(f, "setup", &self.setup)?;
+        for (plan, times) in self.front.iter().flat_map(|front| front.parts(self.batch)) {
+            plan.show(f, &format!("front, {} pictures, {times} times", plan.batch), &plan.suffix)?;
+        }
+        self.show(f, "prefix", &self.prefix)?;
+        self.show(f, "suffix", &self.suffix)
+    }
+}
+
+impl Plan {
+    /// Calls by what they work on, one a line.
+    fn show(&self, f: &mut fmt::Formatter<'_>, name: &str, calls: &[Instruction]) -> fmt::Result {
+        writeln!(f, "{name}:")?;
+        for i in calls {
+            let show = |v: &Value| match self.slots.of[v.index()] {
+                Some(slot) => format!("%{}@{slot}", v.index()),
+                None => format!("{:?}", self.values.info(*v).origin),
+            };
+            let writes: Vec<_> = i.call.writes().iter().map(show).collect();
+            let reads: Vec<_> = i.call.reads().iter().map(show).collect();
+            writeln!(f, "  {} = {}({})", writes.join(", "), i.call.name(), reads.join(", "))?;
         }
         Ok(())
     }

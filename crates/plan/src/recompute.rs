@@ -9,26 +9,6 @@ use std::collections::HashSet;
 
 use defrost_graph::{Graph, Instruction, Marking, NodeId, Pass, Statistics};
 
-/// Nodes after `cut` through which alone what follows depends on what was before, in order. The output is not one of them:
-/// nothing follows.
-pub(crate) fn ends(graph: &Graph, cut: NodeId, alive: &[bool]) -> Vec<NodeId> {
-    let mut ends = Vec::new();
-    // The earliest node that anything after the current one reads.
-    let mut earliest = usize::MAX;
-    for id in graph.node_ids().rev().filter(|id| alive[id.index()]) {
-        if id <= cut {
-            break;
-        }
-        if earliest == id.index() {
-            ends.push(id);
-        }
-        let reads = graph.node(id).inputs.iter().map(|i| i.index()).min().unwrap_or(usize::MAX);
-        earliest = earliest.min(reads);
-    }
-    ends.reverse();
-    ends
-}
-
 /// Ways to choose among `ends`, from few segments to many; in each, segments compute about the same number of values. What
 /// follows the last chosen end goes backward at once: it is kept.
 pub(crate) fn choices(graph: &Graph, cut: NodeId, ends: &[NodeId]) -> Vec<Vec<NodeId>> {

@@ -77,11 +77,11 @@ impl Plan {
                 row.bn_modes.push(mode);
             }
         }
-        for i in self.calls() {
+        for (i, times) in self.counted() {
             let row = &mut rows[stage_of_block(graph.node(i.node).block)];
             match i.pass {
-                Pass::Recompute | Pass::Backward => row.backward_flops += cost::flops(&i.call),
-                _ => row.forward_flops += cost::flops(&i.call),
+                Pass::Recompute | Pass::Backward => row.backward_flops += times * cost::flops(&i.call),
+                _ => row.forward_flops += times * cost::flops(&i.call),
             }
         }
         // A saved value belongs to the stage that computed it if that reads it again, else to the first that does: what
@@ -122,7 +122,7 @@ impl Plan {
             weights: 4 * graph.params().iter().map(|p| p.len()).sum::<usize>() + folded,
             gradients: if self.updates.is_empty() { 4 * trained } else { 0 },
             optimizer: 4 * trained * state,
-            activations: self.slots.total() + batch + kept,
+            activations: self.shared() + batch + kept,
         }
     }
 }

@@ -10,6 +10,8 @@ use defrost_tensor::{Activation, Call, ConvDesc, NormDesc, PoolDesc, Shape4};
 
 use crate::{Options, Plan, PlanError, Purpose};
 
+mod front;
+
 fn conv_bn(b: &mut GraphBuilder, name: &str, desc: ConvDesc, x: NodeId) -> NodeId {
     let (weight, zero, one) = (desc.weight_shape(), Init::Constant(0.0), Init::Constant(1.0));
     let init = Init::KaimingNormalFanOut { fan_out: desc.out_channels };

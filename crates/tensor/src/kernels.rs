@@ -110,7 +110,8 @@ pub enum KernelError {
 }
 
 /// Cuts a buffer into pieces that are buffers themselves, and joins them again: values of a program that are not in use at the
-/// same time can lie anywhere in one buffer.
+/// same time can lie anywhere in one buffer. A buffer of activations holds one picture's values after another's: a piece of it
+/// that starts with a picture is a smaller batch.
 #[derive(Debug)]
 pub struct Splitter<B> {
     /// A buffer's first elements, so many, and the rest.

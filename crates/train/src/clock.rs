@@ -49,7 +49,7 @@ pub fn costs(job: &Job, options: Options) -> Result<Vec<Cost>> {
             .map_err(|e| TrainError::Exec(e.into()))?;
         let (forward, backward) = plan.flops();
         let whole = (forward + backward) as f64;
-        let prefix: f64 = plan.prefix.iter().map(|i| defrost_plan::flops(&i.call) as f64).sum();
+        let prefix = plan.prefix_flops() as f64;
         let views = Cached::of(job, &plan).0.map_or(0, |c| c.views);
         let images = job.train.len() as f64;
         let (n, suffix) = (batch as f64, (infer - prefix / batch as f64).max(0.0));

@@ -132,7 +132,7 @@ impl Trainer<'_> {
         let marking = phase.step(self.state.controller.step()).0;
         let (cached, cache_reason) = Cached::of(self.job, &plan);
         let (forward, backward) = plan.flops();
-        let prefix: u64 = plan.prefix.iter().map(|i| defrost_plan::flops(&i.call)).sum();
+        let prefix = plan.prefix_flops();
         let index = self.state.at.phase;
         self.emit(Event::PhaseStart(PhaseStart {
             phase: index,

@@ -141,7 +141,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         check(job)?;
         let host = engine.room() == Room::Host;
-        let plan = options.plan.applying(options.plan.apply || host).packing(engine.packs());
+        let plan = options.plan.applying(options.plan.apply || host).cutting(engine.packs());
         let plan = plan.storing(engine.activation_bytes());
         let options = Options { plan, ..options };
         let recipe = &job.recipe;

@@ -4,6 +4,7 @@
 mod candle;
 mod exact;
 mod freezing;
+mod front;
 mod golden;
 mod keras;
 mod names;
