@@ -60,8 +60,12 @@ impl Cut {
             (most.div_ceil(tiles).next_multiple_of(threads.count().min(8)).min(most), 1)
         } else {
             let blocks = most.div_ceil(FAR.min(FAR_FLOATS / (area * chunks * lanes)).max(14));
-            // As many tasks as keep all threads busy to the end, even where one of them is held up.
-            (blocks, (8 * threads.count()).div_ceil(blocks).min(panels))
+            if blocks < 2 * threads.count() {
+                // So many tasks that a thread which is held up holds nobody up.
+                (blocks, (8 * threads.count()).div_ceil(blocks).min(panels))
+            } else {
+                (blocks.next_multiple_of(threads.count().min(8)).min(most), 1)
+            }
         };
         let depth = if shared { chunks } else { (DEPTH / lanes).min(chunks) };
         Self { lanes, width, chunks, depth, panels, blocks, splits, area, shared }
