@@ -40,8 +40,8 @@ const PARTS: usize = 4;
 /// phase, and where it saves an eighth at least.
 ///
 /// Tried are nodes that put out less than the one before and at most half of the largest value so far, as long as weights are
-/// small beside what they work on ([`light`]), which is not asked where `options` allow no bytes at all. The earliest is taken of those that come to within a third of the least
-/// memory. [`Purpose::Stages`] has no front: it reads all along the way.
+/// small beside what they work on ([`light`]), which is not asked where `options` allow no bytes at all. The earliest is taken
+/// of those that come to within a third of the least memory. [`Purpose::Stages`] has no front: it reads all along the way.
 pub(crate) fn split(
     graph: &Graph,
     marking: &Marking,

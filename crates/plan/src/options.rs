@@ -20,7 +20,7 @@ pub struct Options {
     /// Where values share buffers, let them be pieces of a single one, which takes less memory: for devices whose buffers can be
     /// cut and joined ([`Kernels::splitter`](defrost_tensor::Kernels::splitter)).
     pub pack: bool,
-    /// Where values take more bytes than these, let the [`Front`] of the network run in parts of the batch, which takes less
+    /// Where values take more bytes than these, let the [`Front`](crate::Front) of the network run in parts of the batch, which takes less
     /// memory; `None`: never; 0: also where it costs time. For devices whose buffers can be cut and joined.
     pub in_parts: Option<usize>,
     /// Compute again in the backward pass what it reads, where that takes less memory than keeping it.
@@ -28,7 +28,7 @@ pub struct Options {
     /// Compute again in the backward pass what normalisations with their activations put out, right before a convolution's
     /// gradient reads it: a small part of a step's time for much of its memory.
     pub renorm: bool,
-    /// Use each gradient up as soon as it is made, see [`Plan::updates`]; not where gradients are added up.
+    /// Use each gradient up as soon as it is made, see [`Plan::updates`](crate::Plan::updates); not where gradients are added up.
     pub apply: bool,
     /// Add gradients of parameters to what is there (several small batches to one step).
     pub accumulate: bool,
