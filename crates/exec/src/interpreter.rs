@@ -269,7 +269,7 @@ impl<K: Kernels> Interpreter<K> {
     }
 
     /// The cut of the current phase.
-    fn cut(&self) -> Result<NodeId, ExecError> {
+    pub(crate) fn cut(&self) -> Result<NodeId, ExecError> {
         let phase = self.phase.as_ref().ok_or(ExecError::NoPhase)?;
         Ok(defrost_plan::cut(&self.graph, &defrost_plan::is_fixed(&self.graph, &phase.marking)))
     }

@@ -23,9 +23,11 @@ impl<K: Kernels> Interpreter<K> {
             let reserved = self.arena.reserve(&*self.kernels, plan.arena() / 4);
             reserved.map_err(|e| self.no_room(key, e))?;
         }
-        // Folded weights of a training plan are frozen ones: only a load changes them.
+        // Folded weights of a training plan are frozen ones, as all are before the cut: only a load changes them.
         let trains = matches!(key.1, None | Some(Wanted::Gradients));
-        let current = if trains { self.loaded } else { self.version };
+        let setup = &self.plans[&key].plan.setup;
+        let frozen = || self.cut().is_ok_and(|cut| setup.iter().all(|fold| fold.node < cut));
+        let current = if trains || frozen() { self.loaded } else { self.version };
         if !self.folds.are_of(&self.plans[&key], current) {
             self.run(key, |c| (&c.setup, &c.plan.setup), None)?;
             self.folds.made(&self.plans[&key], self.version);

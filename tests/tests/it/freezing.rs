@@ -96,3 +96,38 @@ fn the_number_of_threads_changes_no_bit() {
         }
     }
 }
+
+#[test]
+fn frozen_normalisations_are_folded_once_a_phase() {
+    let graph = graph(Arch::Resnet18);
+    let norms = graph.node_ids().filter(|&id| graph.node(id).op.norm().is_some()).count() as u64;
+    let engine = Device::from_name("cpu:2").unwrap();
+    let mut session = engine.open(Arc::clone(&graph), &ParamStore::init(&graph, 7)).unwrap();
+    let n = 3;
+    let images = det("freezing/input", [n, 3, 32, 32], 0.0, 2.0);
+    let mut targets = vec![0.0; n * CLASSES];
+    (0..n).for_each(|i| targets[i * CLASSES + i] = 1.0 / n as f32);
+    let rates: Vec<_> =
+        graph.param_ids().map(|param: ParamId| Rate { param, lr: 1e-3, weight_decay: 0.0 }).collect();
+    // Where the head alone trains, evaluations fold nothing anew after a step; where a stage does, each folds.
+    for (stages, folds) in [(1, norms), (2, 3 * norms)] {
+        let options = Options::default();
+        session
+            .begin(Phase { marking: last_stages(&graph, stages), loss: Loss::default(), options })
+            .unwrap();
+        session.set_profiling(true);
+        let mut before = Vec::new();
+        for step in 0..3 {
+            let outputs = session.infer(n, Images::Array(images.data())).unwrap();
+            assert_ne!(outputs, before, "step {step} has changed what the network says");
+            before = outputs;
+            let keys: Vec<f32> = (0..2 * n).map(|i| (100 * step + i) as f32).collect();
+            let images = Images::Array(images.data());
+            let batch = TrainBatch { n, images, targets: &targets, weights: &[], keys: &keys };
+            session.step(&batch, Rule::Sgd { momentum: 0.0, nesterov: false }, &rates).unwrap();
+        }
+        let times = session.profile();
+        let folded: u64 = times.iter().filter(|t| t.kernel == "fold_norm").map(|t| t.calls).sum();
+        assert_eq!(folded, folds, "{stages} stages train");
+    }
+}
