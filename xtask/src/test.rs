@@ -23,7 +23,9 @@ const STEPS: &[(&str, &[&str])] = &[
         CUDA,
         &["check", "-p", "defrost-candle", "--features=cuda,cudnn", "--target-dir=target/cuda", "--quiet"],
     ),
-    ("docs", &["doc", "--workspace", "--no-deps", "--quiet"]),
+    // The program and the library have one name: made at once, each may remove the other's folder. The library's stays.
+    ("docs", &["doc", "--package", "defrost-cli", "--no-deps", "--quiet"]),
+    ("docs", &["doc", "--workspace", "--exclude", "defrost-cli", "--no-deps", "--quiet"]),
 ];
 
 /// The step that checks what is for CUDA as far as a machine without it allows.
