@@ -121,9 +121,7 @@ impl Step {
         self.session.step(&batch, Rule::Sgd { momentum: 0.9, nesterov: false }, &self.rates)?;
         Ok(())
     }
-}
 
-impl Step {
     /// Starts to time kernels anew, or does not.
     pub(crate) fn profile(&mut self, on: bool) {
         self.session.set_profiling(on);
@@ -179,13 +177,18 @@ fn trains(net: &str, mode: &str, param: &str) -> bool {
     }
 }
 
+/// A kernel with the part of the step that it ran in.
+pub(crate) fn label(row: &KernelTime) -> String {
+    let pass = row.pass.map_or(String::new(), |p| format!("{p:?} ").to_lowercase());
+    format!("{pass}{}", row.kernel)
+}
+
 /// Kernels by time, and the slowest nodes of each.
 fn print_profile(session: &dyn Session, steps: usize) {
     let rows = session.profile();
     let mut kernels: BTreeMap<String, (f64, u64)> = BTreeMap::new();
     for row in &rows {
-        let pass = row.pass.map_or(String::new(), |p| format!("{p:?} ").to_lowercase());
-        let sum = kernels.entry(format!("{pass}{}", row.kernel)).or_default();
+        let sum = kernels.entry(label(row)).or_default();
         sum.0 += row.time.as_secs_f64();
         sum.1 += row.flops;
     }

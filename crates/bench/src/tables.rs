@@ -14,6 +14,7 @@ pub(crate) fn all(file: &Value) -> String {
     loading(&mut out, rows("loading"));
     start(&mut out, rows("start"));
     scale(&mut out, rows("scale"));
+    scale(&mut out, rows("threads"));
     out
 }
 
@@ -211,6 +212,7 @@ mod tests {
                 "torch": { "value": 18.0, "ratio": 1.724, "mb": 1500.0, "mb_ratio": 0.467 } }],
             "scale": [{ "id": "a", "images": 1000, "value": 2.0, "ms_an_image": 2.0, "mb": 300.0 },
                 { "id": "b", "what": "a step", "threads": 2, "value": 1.0, "times": 1.9 }],
+            "threads": [{ "id": "c", "what": "another", "threads": 2, "value": 0.5, "times": 1.8 }],
         });
         let text = all(&file);
         assert!(
@@ -225,6 +227,7 @@ mod tests {
             text.contains("| 1000 | 2.00 | 2.000 | 300 |") && text.contains("| a step | 2 | 1.000 | 1.90 |"),
             "{text}"
         );
+        assert!(text.contains("| another | 2 | 0.500 | 1.80 |"), "{text}");
         assert!(!text.contains("Loading"), "{text}");
     }
 }

@@ -2,6 +2,7 @@
 //! step by step in turn in this process, since what a virtual machine's cores give changes within seconds. What two networks
 //! that share nothing reach together is what the machine has for two threads.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::Common;
 use crate::layers::{batch, nets};
-use crate::steps::{Step, cpu};
+use crate::steps::{Step, cpu, label};
 use crate::timing::median;
 
 #[derive(Args, Clone, Debug)]
@@ -34,6 +35,7 @@ impl Threads {
     }
 
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<Vec<Value>> {
+        anyhow::ensure!(self.rounds > 0, "--rounds 0 measures nothing: give 1 or more");
         let mut rows = Vec::new();
         for net in nets(common) {
             for mode in &self.modes {
@@ -99,7 +101,7 @@ impl Threads {
         let what = format!("a step of {n} images, {net}, {mode}");
         let row = |threads: usize, seconds: f64, times: f64| {
             json!({ "id": format!("scale/steps/{net}/{mode}/{threads}"), "value": seconds, "unit": "s", "what": what,
-                "threads": threads, "times": times, "machine_times": limit })
+                "threads": threads, "times": times, "machine_times": [limit] })
         };
         Ok(vec![
             row(1, one, 1.0),
@@ -162,27 +164,17 @@ fn time(step: &mut Step, profile: bool) -> anyhow::Result<Ran> {
 
 /// For each kernel, milliseconds of a step: alone on one thread, beside another network, on two threads.
 fn print_kernels(kernels: &[Vec<KernelTime>; 3], steps: usize) {
-    let mut names: Vec<String> = Vec::new();
-    let mut times: Vec<[f64; 3]> = Vec::new();
+    let mut times: BTreeMap<String, [f64; 3]> = BTreeMap::new();
     for (kind, rows) in kernels.iter().enumerate() {
         let steps = if kind == 1 { 2 * steps } else { steps };
         for row in rows {
-            let pass = row.pass.map_or(String::new(), |p| format!("{p:?} ").to_lowercase());
-            let name = format!("{pass}{}", row.kernel);
-            let at = names.iter().position(|n| *n == name).unwrap_or_else(|| {
-                names.push(name);
-                times.push([0.0; 3]);
-                names.len() - 1
-            });
-            times[at][kind] += row.time.as_secs_f64() * 1e3 / steps as f64;
+            times.entry(label(row)).or_default()[kind] += row.time.as_secs_f64() * 1e3 / steps as f64;
         }
     }
-    let mut order: Vec<_> = (0..names.len()).collect();
-    order.sort_by(|&a, &b| times[b][2].total_cmp(&times[a][2]));
+    let mut times: Vec<_> = times.into_iter().collect();
+    times.sort_by(|(_, a), (_, b)| b[2].total_cmp(&a[2]));
     println!("  {:32} {:>9} {:>9} {:>9} {:>7} {:>7}", "ms a step", "one", "apart", "two", "apart", "two");
-    for at in order {
-        let [one, apart, two] = times[at];
-        let name = &names[at];
+    for (name, [one, apart, two]) in times {
         println!("  {name:32} {one:9.2} {apart:9.2} {two:9.2} {:7.2} {:7.2}", 2.0 * one / apart, one / two);
     }
 }

@@ -51,8 +51,7 @@ impl Cut {
         let chunks = plane.source.c.div_ceil(lanes);
         let panels = plane.target.c.div_ceil(width);
         let classes = plane.tiling.classes();
-        let area = classes.iter().map(Class::area).max().unwrap_or(0);
-        let most = plane.tiling.n * classes.iter().map(Class::tiles).max().unwrap_or(0);
+        let (area, most) = (plane.tiling.area(), plane.tiling.most());
         let weights: usize = classes.iter().map(Class::area).sum::<usize>() * chunks * lanes * panels * width;
         let shared = weights <= SHARED;
         let (blocks, splits) = if shared {
@@ -74,12 +73,6 @@ impl Cut {
     /// Tiles of a block of `class`, at most.
     fn tiles(&self, plane: &Plane, class: &Class) -> usize {
         (plane.tiling.n * class.tiles()).div_ceil(self.blocks)
-    }
-
-    /// The tiles of block `block` of `class`.
-    fn block(&self, plane: &Plane, class: &Class, block: usize) -> Range<usize> {
-        let tiles = plane.tiling.n * class.tiles();
-        tiles * block / self.blocks..tiles * (block + 1) / self.blocks
     }
 
     /// Floats between two points' transformed sources of `tiles` tiles. The odd line keeps points apart in the caches, whose
@@ -234,14 +227,14 @@ fn transform_once(threads: &Threads, plane: &Plane, cut: &Cut, source: &[f32], s
     /// Tiles of a task, of the class that has most.
     const TILES: usize = 8;
     let classes = plane.tiling.classes();
-    let most = classes.iter().map(|class| cut.tiles(plane, class)).max().unwrap_or(0);
+    let most = plane.tiling.most().div_ceil(cut.blocks);
     let (tasks, out) = (most.div_ceil(TILES), PtrMut(sources.as_mut_ptr()));
     threads.for_each(tasks * cut.blocks, |_, task| {
         let (block, task) = (task / tasks, task % tasks);
         let mut at = 0;
         for class in classes {
             let (step, len) = (cut.tiles(plane, class), cut.source_block(plane, class));
-            let all = cut.block(plane, class, block);
+            let all = plane.tiling.part(class, block, cut.blocks);
             let first = all.len() * task / tasks;
             let tiles = all.start + first..all.start + all.len() * (task + 1) / tasks;
             // SAFETY: each block of a class has its part of `sources`, each tile its places in it.
@@ -257,7 +250,7 @@ fn block_of_tiles(job: &Job<'_>, class: usize, block: usize, panels: Range<usize
     let Job { isa, plane, cut, .. } = job;
     let classes = plane.tiling.classes();
     let (index, class) = (class, &classes[class]);
-    let tiles = cut.block(plane, class, block);
+    let tiles = plane.tiling.part(class, block, cut.blocks);
     if tiles.is_empty() {
         return;
     }

@@ -125,6 +125,22 @@ impl Tiling {
         self.classes().iter().map(|c| c.area() * (self.n * c.tiles() + TRANSFORM)).sum()
     }
 
+    /// Tiles of the class that has most.
+    fn most(&self) -> usize {
+        self.n * self.classes().iter().map(Class::tiles).max().unwrap_or(0)
+    }
+
+    /// Points of a tile, at most.
+    fn area(&self) -> usize {
+        self.classes().iter().map(Class::area).max().unwrap_or(0)
+    }
+
+    /// The tiles of `class` in part `part` of `parts`.
+    fn part(&self, class: &Class, part: usize, parts: usize) -> Range<usize> {
+        let tiles = self.n * class.tiles();
+        tiles * part / parts..tiles * (part + 1) / parts
+    }
+
     /// Points of all tiles.
     fn points(&self) -> usize {
         self.classes().iter().map(|c| c.area() * self.n * c.tiles()).sum()

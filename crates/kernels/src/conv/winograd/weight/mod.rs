@@ -57,6 +57,13 @@ struct Extent {
 }
 
 impl Extent {
+    /// All channels of `plane`, and `tiles` tiles.
+    fn of(threads: &Threads, plane: &Plane, tiles: usize) -> Self {
+        let lanes = super::lanes(threads.isa());
+        let (chunks, panels) = (plane.source.c.div_ceil(lanes), plane.target.c.div_ceil(COLS * lanes));
+        Self { chunks, panels, tiles, lanes }
+    }
+
     /// Floats of a panel.
     fn width(&self) -> usize {
         COLS * self.lanes

@@ -1,7 +1,7 @@
 //! Few weights: shards of the tiles, whose transformed sources, gradients and sums stay in a core's caches.
 
 use super::{Extent, Job, Tiles, multiply, transform_gradients, transform_sources, transform_sums};
-use crate::conv::winograd::{COLS, Class, Plane, lanes};
+use crate::conv::winograd::Plane;
 use crate::reduce::add_shards;
 use crate::scratch::{carve, floats_for};
 use crate::threads::{Parts, PtrMut};
@@ -14,28 +14,17 @@ const SHARDS: usize = 16;
 /// Tiles that are transformed together.
 const TOGETHER: usize = 32;
 
-/// Tiles of the class that has most.
-pub(super) fn most(plane: &Plane) -> usize {
-    plane.tiling.n * plane.tiling.classes().iter().map(Class::tiles).max().unwrap_or(0)
-}
-
 /// Into how many shards the tiles are cut: a function of the shape alone.
 pub(super) fn shards(plane: &Plane) -> usize {
     if plane.source.c * plane.target.c > SHARD_MAX {
         return 1;
     }
-    SHARDS.min(most(plane).div_ceil(TOGETHER))
-}
-
-fn extent(threads: &Threads, plane: &Plane) -> Extent {
-    let lanes = lanes(threads.isa());
-    let panels = plane.target.c.div_ceil(COLS * lanes);
-    Extent { chunks: plane.source.c.div_ceil(lanes), panels, tiles: TOGETHER, lanes }
+    SHARDS.min(plane.tiling.most().div_ceil(TOGETHER))
 }
 
 /// Floats of the transformed sources, gradients and sums of a task.
 fn own(plane: &Plane, extent: &Extent) -> [usize; 3] {
-    let area = plane.tiling.classes().iter().map(Class::area).max().unwrap_or(0);
+    let area = plane.tiling.area();
     [extent.source_point(), extent.target_point(), extent.sum_point()].map(|point| area * point)
 }
 
@@ -46,7 +35,7 @@ fn part(plane: &Plane) -> usize {
 
 /// Floats of workspace that [`run`] needs.
 pub(super) fn workspace(threads: &Threads, plane: &Plane) -> usize {
-    let own: usize = own(plane, &extent(threads, plane)).iter().sum();
+    let own: usize = own(plane, &Extent::of(threads, plane, TOGETHER)).iter().sum();
     shards(plane) * part(plane) + threads.count() * floats_for::<f32>(own)
 }
 
@@ -59,7 +48,7 @@ pub(super) fn run(
     workspace: &mut [f32],
 ) {
     let plane = job.plane;
-    let (extent, shards) = (extent(threads, plane), shards(plane));
+    let (extent, shards) = (Extent::of(threads, plane, TOGETHER), shards(plane));
     let floats = own(plane, &extent);
     let len = floats.iter().sum();
     let (partial, workspace) = workspace.split_at_mut(shards * part(plane));
@@ -74,8 +63,7 @@ pub(super) fn run(
         let out = PtrMut(unsafe { out.get().add(shard * part(plane)) });
         let (chunks, panels) = (0..extent.chunks, 0..extent.panels);
         for (i, class) in plane.tiling.classes().iter().enumerate() {
-            let all = plane.tiling.n * class.tiles();
-            let all = all * shard / shards..all * (shard + 1) / shards;
+            let all = plane.tiling.part(class, shard, shards);
             let blocks = all.len().div_ceil(TOGETHER).max(1);
             for b in 0..blocks {
                 let at = |b: usize| all.start + all.len() * b / blocks;

@@ -1,12 +1,9 @@
 //! Many weights: all tiles are transformed once, for tasks that are ranges of weights. A task's sums stay in a core's caches
 //! until they are transformed back.
 
-use std::ops::Range;
-
-use super::near::most;
 use super::{Extent, Job, Tiles, multiply, transform_gradients, transform_sources, transform_sums};
 use crate::Threads;
-use crate::conv::winograd::{COLS, Class, Plane, lanes};
+use crate::conv::winograd::{Class, Plane};
 use crate::scratch::{carve, floats_for};
 use crate::threads::{Parts, PtrMut};
 
@@ -24,14 +21,19 @@ struct Cut {
     all: Extent,
     /// Blocks of tiles, one after another.
     blocks: usize,
+    /// Ranges of chunks and of panels: a task has one of each.
+    ranges: [usize; 2],
 }
 
 impl Cut {
     fn new(threads: &Threads, plane: &Plane) -> Self {
-        let (lanes, most) = (lanes(threads.isa()), most(plane));
+        let most = plane.tiling.most();
         let blocks = most.div_ceil(TOGETHER).max(1);
-        let (chunks, panels) = (plane.source.c.div_ceil(lanes), plane.target.c.div_ceil(COLS * lanes));
-        Self { all: Extent { chunks, panels, tiles: most.div_ceil(blocks), lanes }, blocks }
+        let all = Extent::of(threads, plane, most.div_ceil(blocks));
+        let chunks = all.chunks.div_ceil(CHUNKS);
+        // Enough tasks for all threads, as long as there are panels to make them of.
+        let panels = all.panels.div_ceil(PANELS).max((4 * threads.count()).div_ceil(chunks));
+        Self { all, blocks, ranges: [chunks, panels.min(all.panels)] }
     }
 
     /// What transformed tiles of `class` take.
@@ -47,9 +49,9 @@ impl Cut {
 
     /// Floats of a task's sums.
     fn sums(&self, plane: &Plane) -> usize {
-        let Extent { chunks, panels, .. } = self.all;
-        let area = plane.tiling.classes().iter().map(Class::area).max().unwrap_or(0);
-        area * Extent { chunks: chunks.min(CHUNKS), panels: panels.min(PANELS), ..self.all }.sum_point()
+        let [chunks, panels] = self.ranges;
+        let (chunks, panels) = (self.all.chunks.div_ceil(chunks), self.all.panels.div_ceil(panels));
+        plane.tiling.area() * Extent { chunks, panels, ..self.all }.sum_point()
     }
 }
 
@@ -74,7 +76,7 @@ pub(super) fn run(
     let (transformed, workspace) = carve::<f32>(workspace, len);
     let workspaces = Parts::new(workspace, floats_for::<f32>(cut.sums(plane)));
     let out = PtrMut(grad_weight.as_mut_ptr());
-    let ranges = [cut.all.chunks.div_ceil(CHUNKS), cut.all.panels.div_ceil(PANELS)];
+    let ranges = cut.ranges;
     for block in 0..cut.blocks {
         transform(threads, job, &cut, block, transformed);
         threads.for_each(ranges[0] * ranges[1], |worker, task| {
@@ -89,7 +91,7 @@ pub(super) fn run(
                 let (sources, others) = rest.split_at(sources);
                 let (gradients, others) = others.split_at(gradients);
                 rest = others;
-                let count = tiles(&cut, plane, class, block).len();
+                let count = plane.tiling.part(class, block, cut.blocks).len();
                 let tiles = Tiles { extent: cut.extent(plane, class), sources, gradients, count };
                 multiply(job, class, tiles, &chunks, &panels, false, sums);
                 let add = accumulate || block > 0 || i > 0;
@@ -97,12 +99,6 @@ pub(super) fn run(
             }
         });
     }
-}
-
-/// The tiles of a block of `class`.
-fn tiles(cut: &Cut, plane: &Plane, class: &Class, block: usize) -> Range<usize> {
-    let all = plane.tiling.n * class.tiles();
-    all * block / cut.blocks..all * (block + 1) / cut.blocks
 }
 
 /// Transforms the sources and gradients of a block's tiles of all classes.
@@ -115,7 +111,7 @@ fn transform(threads: &Threads, job: &Job<'_>, cut: &Cut, block: usize, transfor
         let mut at = 0;
         for class in plane.tiling.classes() {
             let (extent, [sources, gradients]) = (cut.extent(plane, class), cut.floats(plane, class));
-            let all = tiles(cut, plane, class, block);
+            let all = plane.tiling.part(class, block, cut.blocks);
             let first = all.len() * task / tasks;
             let tiles = all.start + first..all.start + all.len() * (task + 1) / tasks;
             // SAFETY: each class has its part of `transformed`, each tile its places in it.
